@@ -1,8 +1,8 @@
 """Class names: read from the file a training script left, or numbered when there is none.
 
 Accepted, as people save them:
-    class_indices.json     {"0": "daisy", "1": "roses"}  or  {"daisy": 0, "roses": 1}  or  ["daisy", …]
-    labels.txt             one name a line, in the order of the classes
+    class_indices.json   {"0": "daisy", "1": "roses"}, {"daisy": 0, "roses": 1} or ["daisy", …]
+    labels.txt           one name a line, in the order of the classes
 """
 
 import json
@@ -24,7 +24,7 @@ USUAL_NAMES = (
 
 
 def find_labels_file(checkpoint: Path) -> Path | None:
-    """The labels file beside a checkpoint: `<stem>_class_indices.json` first, then the usual names."""
+    """The labels file beside a checkpoint; `<stem>_class_indices.json` goes before the usual."""
     own = [f"{checkpoint.stem}_{name}" for name in USUAL_NAMES]
     for name in [*own, *USUAL_NAMES]:
         candidate = checkpoint.parent / name

@@ -15,10 +15,12 @@ from PIL import Image, UnidentifiedImageError
 from resdeploy.deploy.errors import InputError
 
 # What is looked for inside a folder; a file named explicitly may be anything Pillow reads.
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 "
-    ".ico .avif".split()
-)
+# fmt: off
+EXTENSIONS = frozenset([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".ico", ".avif",
+])
+# fmt: on
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
