@@ -1,0 +1,221 @@
+"""`load(...)`: pictures in, labelled probabilities out, from a bundle on any backend."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resdeploy.deploy.errors import InputError
+from resdeploy.deploy.manifest import Manifest
+from resdeploy.deploy.pictures import cores, in_order, open_picture
+from resdeploy.deploy.session import Model, Session, open_model, open_session
+from resdeploy.deploy.specs import Backend, Precision
+
+PathLike = str | Path
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of an answer; `probability` is the softmax over all classes."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class Classifier:
+    """Predicts with one precision of one bundle; close it, or use it in a `with` block.
+
+    Safe to use from several threads. Made by `load`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        session: Session,
+        *,
+        precision: Precision,
+        backend: Backend | Literal["auto"],
+    ) -> None:
+        self._model = model
+        self._session = session
+        self._precision = precision
+        self._backend = backend
+        self._one_thread: Session | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """Labels, preprocessing, proofs and everything else known of the bundle."""
+        return self._model.manifest
+
+    @property
+    def session(self) -> Session:
+        """The session that answers `predict` and `logits`."""
+        return self._session
+
+    def predict(self, picture: PathLike | Image.Image, *, top: int = 5) -> list[Prediction]:
+        """The `top` most probable classes of one picture, most probable first.
+
+        Raises:
+            InputError: the picture cannot be read, or the network has no classes.
+        """
+        self._check_classes()
+        image = (
+            picture.convert("RGB") if isinstance(picture, Image.Image) else open_picture(picture)
+        )
+        logits = self.logits(self.manifest.preprocess.apply(image)[None])
+        return top_predictions(logits[0], self.manifest.labels, top)
+
+    def predict_many(
+        self,
+        paths: Sequence[PathLike],
+        *,
+        batch: int = 8,
+        top: int = 5,
+        errors: Literal["raise", "yield"] = "raise",
+    ) -> Iterator[list[Prediction] | InputError]:
+        """`predict` for every path, in order, decoding and inferring ahead in threads.
+
+        With `errors="yield"` a picture that cannot be read yields its InputError and the rest go
+        on; with "raise" it is raised when its turn comes.
+        """
+        self._check_classes()
+        for answer in self.logits_many(paths, batch=batch):
+            if not isinstance(answer, InputError):
+                yield top_predictions(answer, self.manifest.labels, top)
+            elif errors == "yield":
+                yield answer
+            else:
+                raise answer
+
+    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 3, H, W) float32, preprocessed, to (N, classes) float32.
+
+        Raises:
+            InputError: wrong shape or dtype.
+        """
+        return self._session.run(batch)
+
+    def logits_many(
+        self, paths: Sequence[PathLike], *, batch: int = 8
+    ) -> Iterator[NDArray[np.float32] | InputError]:
+        """(classes,) float32 for every path in order, or the InputError of an unreadable one.
+
+        Every thread decodes a batch and runs it. On a CPU each run has one thread: with whole
+        pictures to share, that leaves no core waiting, where splitting every layer over all
+        cores does.
+        """
+        if batch < 1:
+            raise InputError(f"batch {batch} is not at least 1")
+        threads = cores()
+        session = self._throughput_session(len(paths))
+
+        def answer(chunk: Sequence[PathLike]) -> list[NDArray[np.float32] | InputError]:
+            return self._answer_chunk(session, chunk)
+
+        for answers in in_order(answer, _chunks(paths, batch, threads), threads=threads):
+            yield from answers
+
+    def _answer_chunk(
+        self, session: Session, chunk: Sequence[PathLike]
+    ) -> list[NDArray[np.float32] | InputError]:
+        preprocess = self.manifest.preprocess
+        inputs = np.empty((len(chunk), 3, *preprocess.input_size_px), np.float32)
+        answers: list[NDArray[np.float32] | InputError] = []
+        good: list[int] = []
+        for position, path in enumerate(chunk):
+            try:
+                preprocess.apply(open_picture(path), out=inputs[len(good)])
+            except InputError as error:
+                answers.append(error)
+            else:
+                answers.append(inputs[0, 0, 0])  # replaced below, once the batch has run
+                good.append(position)
+        if good:
+            for position, logits in zip(good, session.run(inputs[: len(good)]), strict=True):
+                answers[position] = logits
+        return answers
+
+    def _throughput_session(self, pictures: int) -> Session:
+        if pictures == 1 or cores() == 1 or getattr(self._session, "backend", "") != "ort-cpu":
+            return self._session
+        if getattr(self._session, "threads", None) == 1:
+            return self._session
+        if self._one_thread is None:
+            self._one_thread = open_session(
+                self._model, precision=self._precision, backend="ort-cpu", threads=1
+            )
+        return self._one_thread
+
+    def _check_classes(self) -> None:
+        if self.manifest.model.classes is None:
+            raise InputError(
+                f"{self._model.path}: a network without a classification head; it yields "
+                f"{self.manifest.output.shape[1]} pooled features: use classifier.logits(batch)"
+            )
+
+    def close(self) -> None:
+        """Release the sessions."""
+        self._session.close()
+        if self._one_thread is not None:
+            self._one_thread.close()
+
+    def __enter__(self) -> "Classifier":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def load(
+    path: PathLike,
+    *,
+    precision: Precision = "fp32",
+    backend: Backend | Literal["auto"] = "auto",
+    threads: int | None = None,
+) -> Classifier:
+    """Open a bundle, or a lone `.onnx` written by resdeploy, for prediction. Never imports torch.
+
+    Args:
+        path: the bundle's folder or the ONNX file.
+        precision: "fp32", "fp16" or "int8"; the variant for the backend is chosen from it.
+        backend: "auto" or one of `resdeploy.deploy.specs.BACKENDS`.
+        threads: CPU threads for one picture; default all cores. `predict_many` shares pictures
+            among the cores instead, whatever this is.
+
+    Raises:
+        BundleError: not a bundle, or a file in it was altered.
+        BackendError: the backend is not usable on this machine.
+    """
+    model = open_model(path)
+    session = open_session(model, precision=precision, backend=backend, threads=threads)
+    return Classifier(model, session, precision=precision, backend=backend)
+
+
+def top_predictions(
+    logits: NDArray[np.float32], labels: Sequence[str], top: int
+) -> list[Prediction]:
+    """The `top` classes of (classes,) logits with softmax probabilities, ties by class index."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities = shifted / shifted.sum()
+    order = np.argsort(-logits, kind="stable")[:top]
+    return [Prediction(labels[i], int(i), float(probabilities[i])) for i in order]
+
+
+def _chunks(paths: Sequence[PathLike], batch: int, threads: int) -> Iterator[Sequence[PathLike]]:
+    """Batches of at most `batch`, smaller where few pictures must feed several threads."""
+    size = max(1, min(batch, -(-len(paths) // threads)))
+    remaining = iter(paths)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

@@ -1,0 +1,148 @@
+"""Runs an ONNX graph in ONNX Runtime, on the CPU or through CUDA. The only home of onnxruntime.
+
+How INT8 is evaluated on a CPU is decided here, so that nobody has to know:
+
+* `int8` and `int8-fp16` are written for TensorRT. ONNX Runtime's AVX2 kernels would fuse their
+  Q/DQ pairs and saturate; `session.disable_quant_qdq=1` makes it compute what the graph says,
+  which is what TensorRT computes up to rounding.
+* `int8-cpu` is written for these kernels and runs as it is.
+"""
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from resdeploy.deploy.errors import BackendError, BundleError, GraphError
+from resdeploy.deploy.manifest import Manifest, manifest_of_graph
+from resdeploy.deploy.session import check_batch
+from resdeploy.deploy.specs import Backend, TensorSpec, Variant
+
+_PROVIDERS: dict[Backend, str] = {
+    "ort-cpu": "CPUExecutionProvider",
+    "ort-cuda": "CUDAExecutionProvider",
+}
+_LOG_ERRORS_ONLY = 3
+
+
+class OrtSession:
+    """A `Session` over ONNX Runtime; `run` may be called from several threads at once."""
+
+    def __init__(
+        self,
+        graph: Path | bytes,
+        *,
+        backend: Backend = "ort-cpu",
+        variant: Variant = "fp32",
+        threads: int | None = None,
+    ) -> None:
+        """Load a graph from its path or its bytes.
+
+        Raises:
+            BackendError: the provider is not in this onnxruntime or does not start.
+            GraphError: ONNX Runtime refuses the graph.
+        """
+        self.backend = backend
+        self.variant = variant
+        self.threads = threads
+        self._session = _open(graph, backend, session_options(variant, threads))
+        self.input = _spec(self._session.get_inputs()[0])
+        self.output = _spec(self._session.get_outputs()[0])
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 3, H, W) float32 to (N, classes) float32.
+
+        Raises:
+            InputError: wrong shape or dtype.
+            BackendError: the provider failed while running (no kernel for this GPU, memory).
+        """
+        check_batch(batch, self.input)
+        try:
+            (logits,) = self._session.run([self.output.name], {self.input.name: batch})
+        except Exception as error:  # onnxruntime raises its own classes derived from Exception
+            raise BackendError(f"{self.backend}: inference failed: {first_line(error)}") from error
+        result: NDArray[np.float32] = logits
+        return result
+
+    def close(self) -> None:
+        """Release the session; a later `run` fails."""
+        self._session = None
+
+    def __enter__(self) -> "OrtSession":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def session_options(variant: Variant = "fp32", threads: int | None = None) -> ort.SessionOptions:
+    """Options every session of this project uses; see the module's docstring for INT8."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if variant in ("int8", "int8-fp16"):
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def read_graph_manifest(path: Path) -> Manifest:
+    """The manifest inside a lone ONNX file; raises BundleError when it carries none."""
+    session = _open(path, "ort-cpu", session_options())
+    properties = session.get_modelmeta().custom_metadata_map
+    manifest, _ = manifest_of_graph(
+        properties,
+        path,
+        _spec(session.get_inputs()[0]),
+        _spec(session.get_outputs()[0]),
+        opset=int(properties.get("opset", 0)),
+    )
+    return manifest
+
+
+def providers() -> list[str]:
+    """Execution providers compiled into this onnxruntime; being listed does not mean usable."""
+    return list(ort.get_available_providers())
+
+
+def first_line(error: BaseException) -> str:
+    """ONNX Runtime's message without its code position and following lines."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _open(
+    graph: Path | bytes, backend: Backend, options: ort.SessionOptions
+) -> ort.InferenceSession:
+    provider = _PROVIDERS[backend]
+    if provider not in ort.get_available_providers():
+        raise BackendError(
+            f"backend {backend}: this onnxruntime {ort.__version__} has no {provider}: "
+            "pip install onnxruntime-gpu"
+        )
+    if backend == "ort-cuda":
+        # CUDA libraries that came as Python wheels are not on the loader's path
+        ort.preload_dlls()
+    source = str(graph) if isinstance(graph, Path) else graph
+    try:
+        session = ort.InferenceSession(source, options, providers=[provider])
+    except Exception as error:  # onnxruntime raises its own classes derived from Exception
+        what = str(graph) if isinstance(graph, Path) else "graph"
+        if isinstance(graph, Path) and not graph.is_file():
+            raise BundleError(f"{graph}: no such file") from error
+        raise GraphError(f"{what}: ONNX Runtime cannot load it: {first_line(error)}") from error
+    if provider not in session.get_providers():
+        raise BackendError(f"backend {backend}: {provider} does not start on this machine")
+    return session
+
+
+def _spec(argument: ort.NodeArg) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else "batch" for size in argument.shape)
+    return TensorSpec(argument.name, shape, argument.type.removeprefix("tensor(").rstrip(")"))

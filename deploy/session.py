@@ -1,0 +1,165 @@
+"""Opens whatever runs a classifier: a bundle or a lone ONNX file, on the backend asked for.
+
+A session takes (N, 3, H, W) float32 and gives (N, classes) float32. It is safe to call from
+several threads. PyTorch (export/torch_session.py) and a recorded reference are sessions too.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resdeploy.deploy.bundle import Bundle, read_bundle
+from resdeploy.deploy.cuda import cuda_problem
+from resdeploy.deploy.errors import BackendError, InputError
+from resdeploy.deploy.manifest import Manifest
+from resdeploy.deploy.optional import needs
+from resdeploy.deploy.specs import BACKENDS, Backend, Precision, TensorSpec, Variant
+
+# The variants of a precision a backend can run, best first.
+_CPU_VARIANTS: dict[Precision, tuple[Variant, ...]] = {
+    "fp32": ("fp32",),
+    "fp16": ("fp16",),
+    "int8": ("int8-cpu", "int8"),
+}
+_GPU_VARIANTS: dict[Precision, tuple[Variant, ...]] = {
+    "fp32": ("fp32",),
+    "fp16": ("fp16",),
+    "int8": ("int8",),
+}
+
+
+class Session(Protocol):
+    """Anything that turns a batch into logits; a context manager that releases on exit."""
+
+    @property
+    def input(self) -> TensorSpec: ...
+
+    @property
+    def output(self) -> TensorSpec: ...
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 3, H, W) float32 to (N, classes) float32; the result belongs to the caller.
+
+        Raises:
+            InputError: wrong shape or dtype.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> "Session": ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a path given as BUNDLE stands for: a bundle, or one self-describing ONNX file."""
+
+    path: Path
+    manifest: Manifest
+    bundle: Bundle | None
+
+    def graph(self, variant: Variant) -> Path:
+        """The checked path of a variant's ONNX file."""
+        if self.bundle is not None:
+            return self.bundle.graph(variant)
+        if variant not in self.manifest.variants:
+            (only,) = self.manifest.variants
+            raise InputError(f"{self.path}: an ONNX file holding the {only} variant, not {variant}")
+        return self.path
+
+    def variant_for(self, precision: Precision, backend: Backend) -> Variant:
+        """The file of `precision` that `backend` runs best; int8 has several."""
+        table = _CPU_VARIANTS if backend == "ort-cpu" else _GPU_VARIANTS
+        choices = table[precision]
+        return next((name for name in choices if name in self.manifest.variants), choices[-1])
+
+
+def open_model(path: str | Path) -> Model:
+    """Read the manifest of a bundle or of a lone ONNX file written by resdeploy.
+
+    Raises:
+        BundleError: neither, or damaged.
+        MissingDependencyError: a lone ONNX file without onnxruntime to read it.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix.lower() == ".onnx":
+        with needs("reading an ONNX file"):
+            from resdeploy.deploy.ort import read_graph_manifest
+        return Model(path, read_graph_manifest(path), None)
+    bundle = read_bundle(path)
+    return Model(path, bundle.manifest, bundle)
+
+
+def open_session(
+    model: Model,
+    *,
+    precision: Precision = "fp32",
+    backend: Backend | Literal["auto"] = "auto",
+    threads: int | None = None,
+) -> Session:
+    """Open a session; `threads` bounds the CPU threads of one run (default: all cores).
+
+    Raises:
+        BackendError: the backend is not usable on this machine.
+        BundleError, InputError: the precision is not there, or its file was altered.
+    """
+    if backend == "auto":
+        return _open_auto(model, precision, threads)
+    if backend not in BACKENDS:
+        raise InputError(f"backend {backend!r} is not one of auto, {', '.join(BACKENDS)}")
+    if backend in ("tensorrt", "tensorrt-rtx", "ort-tensorrt"):
+        raise BackendError(
+            f"backend {backend} is not built yet in this version: use ort-cuda or ort-cpu"
+        )
+    if backend != "ort-cpu" and (problem := cuda_problem()):
+        raise BackendError(f"backend {backend} needs an NVIDIA GPU: {problem}; use ort-cpu")
+    variant = model.variant_for(precision, backend)
+    graph = model.graph(variant)
+    with needs(f"backend {backend}"):
+        from resdeploy.deploy.ort import OrtSession
+    return OrtSession(graph, backend=backend, variant=variant, threads=threads)
+
+
+def _open_auto(model: Model, precision: Precision, threads: int | None) -> Session:
+    """The GPU where a warm-up inference runs on it, else the CPU."""
+    if cuda_problem() is None:
+        try:
+            session = open_session(model, precision=precision, backend="ort-cuda")
+            session.run(np.zeros((1, *sizes_of(session.input)), np.float32))
+            return session
+        except BackendError:
+            pass  # no CUDA provider, or one without kernels for this GPU
+    return open_session(model, precision=precision, backend="ort-cpu", threads=threads)
+
+
+def sizes_of(spec: TensorSpec) -> tuple[int, ...]:
+    """The sizes of a tensor without its batch axis, e.g. (3, 224, 224)."""
+    return tuple(int(size) for size in spec.shape[1:])
+
+
+def check_batch(batch: NDArray[np.float32], spec: TensorSpec) -> None:
+    """Raise InputError unless `batch` is (N >= 1, *sizes of the spec) float32."""
+    expected = sizes_of(spec)
+    if batch.dtype == np.float32 and batch.shape[1:] == expected and len(batch):
+        return
+    raise InputError(
+        f"input {spec.name}: got {batch.dtype} of shape {batch.shape}, expected float32 of shape "
+        f"(N, {', '.join(map(str, expected))}) with N >= 1"
+    )
+
+
+def names_of(variants: Collection[str]) -> str:
+    """Names for a message."""
+    return ", ".join(variants) or "none"
