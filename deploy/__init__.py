@@ -1,1 +1,40 @@
-"""resdeploy."""
+"""What must exist on every machine: preprocessing, bundles, sessions, prediction.
+
+    from resdeploy.deploy import load
+    classifier = load("resnext50.bundle", precision="fp32", backend="auto")
+    classifier.predict("tulip.jpg")
+
+The names below are loaded when they are first used, so importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resdeploy.deploy.bundle import read_bundle as read_bundle
+    from resdeploy.deploy.classifier import Classifier as Classifier
+    from resdeploy.deploy.classifier import Prediction as Prediction
+    from resdeploy.deploy.classifier import load as load
+    from resdeploy.deploy.errors import ResdeployError as ResdeployError
+    from resdeploy.deploy.preprocess import Preprocess as Preprocess
+
+_HOMES = {
+    "Classifier": "classifier",
+    "Prediction": "classifier",
+    "load": "classifier",
+    "Preprocess": "preprocess",
+    "ResdeployError": "errors",
+    "read_bundle": "bundle",
+}
+
+__all__ = ["Classifier", "Prediction", "Preprocess", "ResdeployError", "load", "read_bundle"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -65,21 +65,22 @@ def open_picture(path: str | Path) -> Image.Image:
 def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
     """Expand files, folders (searched recursively, sorted) and globs into picture paths.
 
+    A file named explicitly is passed on even if it is not there: opening it will say so, and the
+    other pictures go on.
+
     Raises:
-        InputError: a source does not exist, or a folder or glob holds no picture.
+        InputError: a folder or glob holds no picture.
     """
     pictures: list[Path] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
             found = _pictures_below(path)
-        elif path.exists():
-            found = [path]
-        elif has_magic(str(source)):
+        elif has_magic(str(source)) and not path.exists():
             matches = (Path(match) for match in sorted(glob(str(source), recursive=True)))
             found = [match for match in matches if match.suffix.lower() in EXTENSIONS]
         else:
-            raise InputError(f"{path}: no such file or folder")
+            found = [path]
         if not found:
             raise InputError(f"{source}: no pictures there (looked for {_examples()})")
         pictures += found
