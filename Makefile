@@ -1,0 +1,51 @@
+# Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check clean
+
+help:  ## list the targets
+	@echo "usage: make TARGET [PYTHON=python3.12]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo-installed  ## export a small trained network, predict with it, show its accuracy
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev-installed  ## run the tests; ARGS="-k fold" is handed to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev-installed  ## ruff, ruff format, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## remove .venv, what the demo wrote, and every cache
+	rm -rf $(VENV) demo-output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	    .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than pyproject.toml when its extras are installed, so that later runs are instant.
+$(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
+	@echo "installing resdeploy with PyTorch into $(VENV) (once; several GB on x86-64 Linux)"
+	$(PIP) install --quiet --prefer-binary --editable '.[export]' scikit-learn
+	@touch $@
+
+$(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
+	@echo "installing resdeploy with everything its tests need into $(VENV) (once)"
+	$(PIP) install --quiet --prefer-binary --editable '.[dev]'
+	@touch $@ $(VENV)/.demo-installed
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	    { echo "error: $(PYTHON) is not installed: resdeploy needs Python 3.10 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "error: $$($(PYTHON) -V) is too old: resdeploy needs Python 3.10 or newer;" \
+	           "choose another with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { rm -rf $(VENV); echo "error: $(PYTHON) cannot make virtual environments; on Debian and" \
+	           "Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	@$(PIP) --version | awk '{ exit $$2 + 0 < 23 }' || $(PIP) install --quiet --upgrade pip
