@@ -7,8 +7,9 @@
 The names below are loaded when they are first used, so importing the package costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resdeploy.deploy.optional import lazy_names
 
 if TYPE_CHECKING:
     from resdeploy.deploy.bundle import read_bundle as read_bundle
@@ -30,10 +31,7 @@ _HOMES = {
 __all__ = ["Classifier", "Prediction", "Preprocess", "ResdeployError", "load", "read_bundle"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

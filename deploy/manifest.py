@@ -116,7 +116,7 @@ class Manifest:
 
 
 def graph_metadata(
-    manifest: Manifest, variant: Variant, *, precision: str, parent_sha256: str
+    manifest: Manifest, variant: Variant, *, opset: int, parent_sha256: str
 ) -> dict[str, str]:
     """The `metadata_props` of one ONNX file: texts as they are, everything else as JSON."""
     return {
@@ -129,8 +129,9 @@ def graph_metadata(
         "preprocess": json.dumps(manifest.preprocess.to_json()),
         "assumptions": json.dumps(manifest.assumptions, ensure_ascii=False),
         "proofs": json.dumps(manifest.proofs),
-        "precision": precision,
+        "precision": variant.partition("-")[0],
         "variant": variant,
+        "opset": str(opset),
         "parent_sha256": parent_sha256,
     }
 

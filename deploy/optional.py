@@ -1,7 +1,9 @@
-"""Turns a missing optional library into one line that says how to install it."""
+"""Imports late: public names when first used, and optional libraries with advice when missing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 from resdeploy.deploy.errors import MissingDependencyError
 
@@ -45,3 +47,19 @@ def needs(what: str) -> Iterator[None]:
             f"{what} needs {library}, which is not installed: pip install 'resdeploy[{extra}]'",
             exit_code=exit_code,
         ) from error
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose public names load their module on first use.
+
+    Args:
+        package: the package's `__name__`.
+        homes: public name -> module of the package that defines it.
+    """
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return get
