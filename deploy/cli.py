@@ -63,7 +63,7 @@ def main() -> None:
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         # the reader (head, less) left: not our error, and stdout must not be flushed again
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(0)
     except ResdeployError as error:
         if "--debug" in sys.argv:

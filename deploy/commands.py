@@ -62,11 +62,13 @@ def predict(
     paths = find_pictures(pictures)
     answers: list[list[Prediction] | InputError] = []
     threads = None if len(paths) == 1 else 1
-    with load(bundle, precision=precision, backend=backend, threads=threads) as classifier:
-        with progress_bar(hidden=len(paths) < 2) as progress:
-            for answer in classifier.predict_many(paths, batch=batch, top=top, errors="yield"):
-                answers.append(answer)
-                progress("predicting", len(answers), len(paths))
+    with (
+        load(bundle, precision=precision, backend=backend, threads=threads) as classifier,
+        progress_bar(hidden=len(paths) < 2) as progress,
+    ):
+        for answer in classifier.predict_many(paths, batch=batch, top=top, errors="yield"):
+            answers.append(answer)
+            progress("predicting", len(answers), len(paths))
     if csv_file is not None:
         _write_csv(csv_file, paths, answers, top)
     if as_json:
@@ -115,15 +117,15 @@ def _print_answers(paths: list[Path], answers: list["list[Prediction] | InputErr
         rows = [(p.label, str(p.index), f"{p.probability:.2%}") for p in answers[0]]
         print_table((str(paths[0]), ">index", ">probability"), rows)
         return
-    rows = []
+    table: list[tuple[str, str, str, str]] = []
     for path, answer in zip(paths, answers, strict=True):
         if not isinstance(answer, list):
-            rows.append((str(path), "error", "", _reason(path, answer)))
+            table.append((str(path), "error", "", _reason(path, answer)))
             continue
         first, *others = answer
         following = ", ".join(f"{p.label} {p.probability:.1%}" for p in others)
-        rows.append((str(path), first.label, f"{first.probability:.2%}", following))
-    print_table(("picture", "class", ">probability", "then"), rows)
+        table.append((str(path), first.label, f"{first.probability:.2%}", following))
+    print_table(("picture", "class", ">probability", "then"), table)
 
 
 def _answer_to_json(path: Path, answer: "list[Prediction] | InputError") -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _mcnemar_p(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     discordant = only_a + only_b
     tail = sum(comb(discordant, k) for k in range(min(only_a, only_b) + 1))
-    return min(1.0, 2 * tail / 2**discordant)
+    return float(min(1, 2 * tail / 2**discordant))
 
 
 def _has_class_folders(folder: Path) -> bool:

@@ -177,19 +177,24 @@ def _preprocess(
     architecture: "Architecture", options: ExportOptions
 ) -> tuple[Preprocess, tuple[str, ...]]:
     """The preprocessing, and what to say when it had to be assumed."""
-    changes = {"mean": options.mean, "std": options.std, "resize_px": options.resize_px}
+    changed = options.mean or options.std or options.resize_px
+
+    def with_changes(preprocess: Preprocess) -> Preprocess:
+        return override(
+            preprocess, mean=options.mean, std=options.std, resize_px=options.resize_px
+        )
+
     if options.preprocess is not None:
-        preprocess = resolve(options.preprocess, options.input_size_px)
-        return override(preprocess, **changes), ()
+        return with_changes(resolve(options.preprocess, options.input_size_px)), ()
     size_px = options.input_size_px or architecture.input_size_px
-    preprocess = override(named(architecture.preprocess, size_px), **changes)
+    preprocess = with_changes(named(architecture.preprocess, size_px))
     said = []
     if options.input_size_px is None:
         said.append(
             f"input size is {size_px}x{size_px}, usual for {architecture.family}; "
             "change with --input-size"
         )
-    if not all(changes.values()):
+    if not changed:
         said.append(
             f"preprocessing is {preprocess.name!r} ({_in_words(preprocess)}), which weights do not "
             "tell; change with --preprocess, or give labelled pictures with --data to find out"
