@@ -26,7 +26,7 @@ def print_table(
 ) -> None:
     """A table on stdout; columns whose name begins with ">" are right-aligned.
 
-    Nothing is cut when stdout is a pipe or a file.
+    On a terminal long cells wrap; in a pipe or a file nothing is cut or padded.
     """
     from rich import box
     from rich.console import Console
@@ -43,7 +43,9 @@ def print_table(
     for row in rows:
         # Text, not markup: a label or file name may hold square brackets
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    with console.capture() as capture:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def note(text: str) -> None:
