@@ -1,0 +1,235 @@
+"""How near `predict_many` comes to what the cores allow, and to what people do without it.
+
+    python benchmarks/predict.py BUNDLE CHECKPOINT PICTURES [--threads 2] [--rounds 5] [--json FILE]
+
+BUNDLE is the export of CHECKPOINT, a torchvision MobileNetV2's state_dict. Three ways take turns
+over all pictures below PICTURES:
+
+    predict_many   resdeploy, batch 8
+    plain loop     torchvision's transforms, ONNX Runtime, batch 1
+    PyTorch        eager, DataLoader with as many workers as threads, batch 8
+
+The limit: one process per thread, all at once so that the cores share memory and power as they do
+in real work, decodes, preprocesses and infers its part of the pictures with one thread. The
+core-seconds of the three stages divided by the cores are what no scheduling can beat.
+
+Every picture's pixels are compared bit by bit with torchvision's first.
+"""
+
+import argparse
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from timing import interleaved, medians, show, write_json
+
+from resdeploy.deploy import Classifier, load
+from resdeploy.deploy.pictures import find_pictures, open_picture
+
+_BATCH = 8
+
+
+def torchvision_transforms() -> Any:
+    from torchvision import transforms
+
+    return transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+
+
+class Pictures:
+    """A torch Dataset (any object with a length and items) of one folder's pictures."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.transforms = torchvision_transforms()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.transforms(open_picture(self.paths[number]))
+
+
+def plain_loop(graph: Path, paths: list[Path], threads: int) -> list[int]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    transforms = torchvision_transforms()
+    return [
+        int(session.run(None, {"input": transforms(open_picture(path)).numpy()[None]})[0].argmax())
+        for path in paths
+    ]
+
+
+def pytorch(checkpoint: Path, paths: list[Path], threads: int) -> list[int]:
+    import torch
+    from torchvision.models import mobilenet_v2
+
+    torch.set_num_threads(threads)
+    weights = torch.load(checkpoint, weights_only=True)
+    model = mobilenet_v2(num_classes=len(weights["classifier.1.bias"]))
+    model.load_state_dict(weights)
+    model.eval()
+    pictures: Any = Pictures(paths)
+    loader: Any = torch.utils.data.DataLoader(pictures, batch_size=_BATCH, num_workers=threads)
+    with torch.inference_mode():
+        return [int(index) for batch in loader for index in model(batch).argmax(1)]
+
+
+def stage_seconds(bundle: Path, paths: list[Path]) -> dict[str, float]:
+    """Seconds one thread needs for each stage; runs in a process of its own."""
+    spent = {"decode": 0.0, "preprocess": 0.0, "infer": 0.0}
+    with load(bundle, backend="ort-cpu", threads=1) as classifier:
+        preprocess = classifier.manifest.preprocess
+        batch = np.empty((_BATCH, 3, *preprocess.input_size_px), np.float32)
+        classifier.logits(batch)  # the first run allocates
+        for start in range(0, len(paths), _BATCH):
+            chosen = paths[start : start + _BATCH]
+            began = time.perf_counter()
+            images = [open_picture(path) for path in chosen]
+            decoded = time.perf_counter()
+            for image, row in zip(images, batch, strict=False):
+                preprocess.apply(image, out=row)
+            ready = time.perf_counter()
+            classifier.logits(batch[: len(chosen)])
+            spent["decode"] += decoded - began
+            spent["preprocess"] += ready - decoded
+            spent["infer"] += time.perf_counter() - ready
+    return spent
+
+
+def core_seconds(bundle: Path, paths: list[Path], threads: int) -> dict[str, float]:
+    """Core-seconds of each stage over all pictures, with all cores at work."""
+    parts = [paths[number::threads] for number in range(threads)]
+    with ProcessPoolExecutor(threads, mp_context=get_context("spawn")) as pool:
+        shares = list(pool.map(stage_seconds, [bundle] * threads, parts))
+    return {stage: sum(share[stage] for share in shares) for stage in shares[0]}
+
+
+def different_pixels(classifier: Classifier, paths: list[Path]) -> int:
+    """Pictures whose tensor is not, bit for bit, the one torchvision's transforms give."""
+    transforms = torchvision_transforms()
+    preprocess = classifier.manifest.preprocess
+    images = (open_picture(path) for path in paths)
+    return sum(
+        not np.array_equal(preprocess.apply(image), transforms(image).numpy()) for image in images
+    )
+
+
+def wrapper_overhead(classifier: Classifier, rounds: int = 300) -> dict[str, float]:
+    """Milliseconds of `classifier.logits` and of a bare `run` of the very same ONNX Runtime
+    session, at batch 1: two sessions would differ by their memory and thread pools."""
+    batch = np.zeros((1, 3, *classifier.manifest.preprocess.input_size_px), np.float32)
+    bare: ort.InferenceSession = classifier.session._session  # type: ignore[attr-defined]
+    taken = interleaved(
+        {
+            "session.run": lambda: bare.run(None, {"input": batch}),
+            "classifier.logits": lambda: classifier.logits(batch),
+        },
+        rounds,
+    )
+    return {name: 1000 * value for name, value in medians(taken).items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    threads = options.threads
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    paths = find_pictures([options.pictures])
+
+    with load(options.bundle, backend="ort-cpu", threads=threads) as classifier:
+        changed = different_pixels(classifier, paths)
+        overhead = wrapper_overhead(classifier)
+    answers: dict[str, list[int]] = {}
+
+    def predict_many() -> None:
+        with load(options.bundle, precision="fp32", backend="ort-cpu") as classifier:
+            rows = classifier.predict_many(paths, batch=_BATCH, top=1)
+            answers["predict_many"] = [first.index for (first, *_) in rows]
+
+    def loop() -> None:
+        answers["plain loop"] = plain_loop(options.bundle / "fp32.onnx", paths, threads)
+
+    def eager() -> None:
+        answers["PyTorch"] = pytorch(options.checkpoint, paths, threads)
+
+    stages: list[dict[str, float]] = []
+    actions = {
+        "limit": lambda: stages.append(core_seconds(options.bundle, paths, threads)),
+        "predict_many": predict_many,
+        "plain loop": loop,
+        "PyTorch": eager,
+    }
+    taken = interleaved(actions, options.rounds)
+    del taken["limit"]  # its own start-up is not part of it
+    spent = medians({stage: [one[stage] for one in stages[1:]] for stage in stages[0]})
+    middle = {"limit": sum(spent.values()) / threads, **medians(taken)}
+    rates = {name: len(paths) / value for name, value in middle.items()}
+    reference = answers["PyTorch"]
+    same = {n: sum(map(int.__eq__, found, reference)) for n, found in answers.items()}
+    report(rates, same, spent, overhead, changed, len(paths), threads)
+    write_json(
+        options.json,
+        {
+            "pictures": len(paths),
+            "threads": threads,
+            "seconds": taken,
+            "core_seconds": stages[1:],
+            "images_per_second": rates,
+            "same_class_as_pytorch": same,
+            "different_pixels": changed,
+            "overhead_ms": overhead,
+        },
+    )
+
+
+def report(
+    rates: dict[str, float],
+    same: dict[str, int],
+    spent: dict[str, float],
+    overhead: dict[str, float],
+    changed: int,
+    pictures: int,
+    threads: int,
+) -> None:
+    show(
+        f"{pictures} pictures, {threads} threads, medians",
+        ("", "images/s", "of the limit", "predict_many is", "same class as PyTorch"),
+        [
+            (
+                name,
+                f"{rate:.1f}",
+                f"{rate / rates['limit']:.2f}",
+                f"{rates['predict_many'] / rate:.2f}×",
+                f"{same[name]} of {pictures}" if name in same else "",
+            )
+            for name, rate in rates.items()
+        ],
+    )
+    each = ", ".join(f"{stage} {1000 * s / pictures:.2f}" for stage, s in spent.items())
+    print(f"core-milliseconds a picture: {each}")
+    print(f"pictures whose pixels differ from torchvision's: {changed}")
+    ratio = overhead["classifier.logits"] / overhead["session.run"] - 1
+    print(f"classifier.logits over session.run at batch 1: {ratio:+.1%} {overhead}")
+
+
+if __name__ == "__main__":
+    main()
