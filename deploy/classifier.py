@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,26 @@ class Classifier:
         )
         logits = self.logits(self.manifest.preprocess.apply(image)[None])
         return top_predictions(logits[0], self.manifest.labels, top)
+
+    @overload
+    def predict_many(
+        self,
+        paths: Sequence[PathLike],
+        *,
+        batch: int = 8,
+        top: int = 5,
+        errors: Literal["raise"] = "raise",
+    ) -> Iterator[list[Prediction]]: ...
+
+    @overload
+    def predict_many(
+        self,
+        paths: Sequence[PathLike],
+        *,
+        batch: int = 8,
+        top: int = 5,
+        errors: Literal["yield"],
+    ) -> Iterator[list[Prediction] | InputError]: ...
 
     def predict_many(
         self,
