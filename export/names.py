@@ -2,7 +2,7 @@
 
     layer1.0.conv1            a node with a weight: the weight's name less ".weight"
     layer1.0.conv1.relu       what acts on its output alone
-    layer1.0.add              a node that joins branches: named in the block of its weights
+    layer1.0.add              a node that joins branches: named in the block of its last weight
     layer1.0.relu             what acts on that
     max_pool, global_average_pool, flatten      directly below the block or in the stem
     layer1.0.conv1_output     the tensor a node writes; biases are layer1.0.conv1.bias
@@ -11,7 +11,6 @@ Both exporters of torch thus lead to the same names, and a report on a layer, a 
 leave in float and a cache of ranges all mean the same thing after the next export.
 """
 
-import itertools
 import re
 
 import onnx_ir as ir
@@ -35,10 +34,12 @@ def use_parameter_names(graph: ir.Graph) -> None:
 
 def _name_nodes(graph: ir.Graph) -> None:
     taken: set[str] = set()
+    order = {node: index for index, node in enumerate(graph)}
     scopes: dict[ir.Node, str] = {}  # node → the block it belongs to, such as layer1.0
     for node in graph:
         found = [value.producer() for value in node.inputs if value is not None]
-        producers = [producer for producer in found if producer is not None]
+        # In the order of the graph: whichever operand of an Add comes first means nothing.
+        producers = sorted((p for p in found if p is not None), key=order.__getitem__)
         weight, step = _weight(node), _snake(node.op_type)
         if weight is not None:
             name, scope = weight, _parent(weight)
@@ -48,7 +49,7 @@ def _name_nodes(graph: ir.Graph) -> None:
             # A residual branch ends in a convolution of its own block; an identity shortcut comes
             # from the block before, so it has no say where there is a weighted branch.
             weights = [name for name in map(_weight, producers) if name is not None]
-            scope = _common([*map(_parent, weights)] or [scopes[producers[-1]]])
+            scope = _join([*map(_parent, weights)] or [scopes[producers[-1]]])
             prefix = weights[0] if len(producers) == 1 and weights else scope
             name = f"{prefix}.{step}" if prefix else step
         scopes[node] = scope
@@ -59,11 +60,13 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _common(scopes: list[str]) -> str:
-    """The longest block that contains all of them: layer1.0, layer1.0.downsample → layer1.0."""
-    parts = zip(*(scope.split(".") for scope in scopes), strict=False)
-    shared = itertools.takewhile(lambda level: len(set(level)) == 1, parts)
-    return ".".join(level[0] for level in shared)
+def _join(scopes: list[str]) -> str:
+    """The block where branches of these blocks meet: that of the last one, or the one around it.
+
+    layer1.0, layer1.0.downsample → layer1.0; features.2.conv, features.3.conv → features.3.conv
+    """
+    around = [scope for scope in scopes if scope and scopes[-1].startswith(f"{scope}.")]
+    return min(around, key=len, default=scopes[-1])
 
 
 def _weight(node: ir.Node) -> str | None:
