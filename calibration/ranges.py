@@ -61,11 +61,11 @@ def _positive(scale: float) -> np.float32:
 
 @dataclass(frozen=True)
 class RangesKey:
-    """What ranges depend on: sha256 of the float graph, of the pixels fed to it and of the
-    preprocessing; the range method; the version of resdeploy that measured them."""
+    """What ranges depend on: sha256 of the float graph, of the pictures (which, preprocessed, are
+    the pixels) and of the preprocessing; the range method; the version of resdeploy."""
 
     graph: str
-    pixels: str
+    pictures: str
     preprocess: str
     method: str
     version: str
@@ -74,7 +74,7 @@ class RangesKey:
 # What a changed field of the key is called in a report.
 _CHANGED = {
     "graph": "the float graph",
-    "pixels": "the calibration pictures",
+    "pictures": "the calibration pictures",
     "preprocess": "the preprocessing",
     "method": "the range method",
     "version": "the version of resdeploy",

@@ -57,7 +57,8 @@ def _exact(values: np.ndarray, group: int, x: np.ndarray, y_scale: float) -> np.
     weights = values.astype(np.int64).reshape(group, -1, *values.shape[1:])
     sums = np.einsum("gchwij,gocij->gohw", per_group, weights)
     scaled: np.ndarray = sums.reshape(-1, *sums.shape[2:]) / y_scale
-    return np.clip(np.rint(scaled), 0, 255)
+    clipped: np.ndarray = np.rint(scaled).clip(0, 255)
+    return clipped
 
 
 @pytest.mark.parametrize(("shape", "group"), _SHAPES)
