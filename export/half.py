@@ -59,6 +59,11 @@ def to_half(model: onnx.ModelProto, samples: NDArray[np.float32] | None) -> Half
         GraphError: a tensor's type cannot be told, or the graph does not run on the samples.
     """
     edited = ir.from_proto(model)
+    for value in (value for node in edited.graph for value in node.outputs):
+        if value.dtype is None:
+            raise GraphError(
+                f"the type of tensor {value.name} is not stated: simplify the graph first"
+            )
     peaks = {} if samples is None else _scan(model, edited.graph, samples)
     kept: dict[str, str] = {}
     half: set[ir.Node] = set()
@@ -162,9 +167,8 @@ def _cast_graph(graph: ir.Graph, half: set[ir.Node]) -> None:
         if value.producer() in half:
             value.dtype = ir.DataType.FLOAT16
     for value in weights:
-        if all(consumer in half for consumer in value.consumers()):
-            _halve(value)
-    for value in [*graph.inputs, *activations, *weights]:
+        _halve(graph, value, half)
+    for value in [*graph.inputs, *activations]:
         other = None
         for node, index in value.uses():
             if (value.dtype == ir.DataType.FLOAT) == (node in half) and value.dtype in _FLOATS:
@@ -177,11 +181,22 @@ def _cast_graph(graph: ir.Graph, half: set[ir.Node]) -> None:
             result.name = name
 
 
-def _halve(weight: ir.Value) -> None:
-    assert weight.const_value is not None
+def _halve(graph: ir.Graph, weight: ir.Value, half: set[ir.Node]) -> None:
+    """Store a weight in half; one that float nodes read as well gets a twin, since parsers want
+    Clip bounds and the like as constants, not behind a Cast."""
+    uses = [(node, index) for node, index in weight.uses() if node in half]
+    if not uses or weight.const_value is None:
+        return
     array = weight.const_value.numpy().astype(np.float16)
-    weight.const_value = ir.tensor(array, name=weight.name)
-    weight.dtype = ir.DataType.FLOAT16
+    if len(uses) == len(weight.uses()):
+        weight.const_value, weight.dtype = ir.tensor(array, name=weight.name), ir.DataType.FLOAT16
+        return
+    name = f"{weight.name}_half"
+    twin = ir.Value(name=name, const_value=ir.tensor(array, name=name), shape=weight.shape)
+    twin.dtype = ir.DataType.FLOAT16
+    graph.register_initializer(twin)
+    for node, index in uses:
+        node.replace_input_with(index, twin)
 
 
 def _cast(graph: ir.Graph, value: ir.Value) -> ir.Value:
