@@ -26,9 +26,6 @@ from resdeploy.deploy.errors import GraphError
 
 PlanTarget = Literal["tensorrt", "cpu"]
 
-# Operators whose output values are a selection of their input values (Pad adds zeros, which every
-# grid holds): input and output share one range, so that quantizing again changes nothing.
-_SELECTING = ("MaxPool", "Slice", "Pad")
 _ACTIVATIONS = ("Relu", "Clip")
 
 
@@ -105,7 +102,7 @@ def plan(
         _place_skips(draft, float_nodes)
     else:
         _place_outputs(draft, float_nodes)
-    _enter_selections(draft)
+    _enter_pools(draft)
     if target == "cpu":
         draft.edges |= {(n.name, i) for t in draft.tensors for n, i in wiring.consumers.get(t, ())}
     order = [*wiring.inputs, *(tensor for node in wiring.nodes for tensor in node.output)]
@@ -207,13 +204,13 @@ def _after_activation(wiring: Wiring, tensor: str) -> str:
     return tensor
 
 
-def _enter_selections(draft: _Draft) -> None:
+def _enter_pools(draft: _Draft) -> None:
     for node in reversed(draft.wiring.nodes):
-        if node.op_type not in _SELECTING or node.output[0] not in draft.tensors:
+        if node.op_type != "MaxPool" or node.output[0] not in draft.tensors:
             continue
         source, result = node.input[0], node.output[0]
         if source in draft.tensors:
-            # Read elsewhere too, where its own range matters: the selection follows it.
+            # Read elsewhere too, where its own range matters: the pool follows it.
             draft.follow(result, source)
         else:
             draft.follow(source, result)

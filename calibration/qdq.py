@@ -126,13 +126,11 @@ class _Draft:
     def pair(self, source: str, name: str, scale: str, zero_point: str, axis: int | None) -> None:
         """Append Q and DQ from `source` to `{name}_dequantized`, for either kind of tensor."""
         quantized, dequantized = f"{name}_quantized", f"{name}_dequantized"
-        for op_type, read, written in (
-            ("QuantizeLinear", source, quantized),
-            ("DequantizeLinear", quantized, dequantized),
+        for op_type, read, written, node_name in (
+            ("QuantizeLinear", source, quantized, f"{name}.quantize"),
+            ("DequantizeLinear", quantized, dequantized, f"{name}.dequantize"),
         ):
-            node = helper.make_node(
-                op_type, [read, scale, zero_point], [written], f"{written}_node"
-            )
+            node = helper.make_node(op_type, [read, scale, zero_point], [written], node_name)
             if axis is not None:
                 node.attribute.append(helper.make_attribute("axis", axis))
             self.nodes.append(node)
@@ -144,7 +142,7 @@ class _Draft:
         result = f"{name}_dequantized"
         self.nodes.append(
             helper.make_node(
-                "DequantizeLinear", [stored, scale, zero], [result], f"{result}_node", axis=0
+                "DequantizeLinear", [stored, scale, zero], [result], f"{name}.dequantize", axis=0
             )
         )
         return result

@@ -7,15 +7,12 @@ The range depends on the grid it is for: int8 is symmetric around zero, uint8 ha
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from resdeploy.calibration.observers import Extremes, Histogram
-from resdeploy.calibration.ranges import Range
-
-Grid = Literal["int8", "uint8"]
+from resdeploy.calibration.ranges import Grid, Range
 
 _PERCENTILE = 0.9999
 # Entropy: fine bins of |x|, and the levels a signed 8-bit grid has on either side of zero.

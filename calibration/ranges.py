@@ -17,10 +17,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from resdeploy.deploy.errors import CalibrationError
+
+# The two grids activations are stored on: symmetric for TensorRT, with a zero point for CPUs.
+Grid = Literal["int8", "uint8"]
 
 _FORMAT_VERSION = 1
 # Smallest scale: below it 1 / scale overflows float32 (and TensorRT asks for a positive scale).
@@ -83,11 +87,11 @@ _CHANGED = {
 
 @dataclass(frozen=True)
 class StoredRanges:
-    """The contents of `ranges.json`: the key, the number of pictures, tensor name → range."""
+    """The contents of `ranges.json`: the key, the number of pictures, grid → tensor → range."""
 
     key: RangesKey
     images: int
-    tensors: Mapping[str, Range]
+    grids: Mapping[Grid, Mapping[str, Range]]
 
 
 def stale_reason(stored: RangesKey, wanted: RangesKey) -> str | None:
@@ -106,7 +110,10 @@ def write_ranges(path: Path, ranges: StoredRanges) -> None:
         "format_version": _FORMAT_VERSION,
         "key": asdict(ranges.key),
         "images": ranges.images,
-        "tensors": {name: {"low": r.low, "high": r.high} for name, r in ranges.tensors.items()},
+        "grids": {
+            grid: {tensor: [r.low, r.high] for tensor, r in tensors.items()}
+            for grid, tensors in ranges.grids.items()
+        },
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
@@ -127,14 +134,14 @@ def read_ranges(path: Path) -> StoredRanges:
         return StoredRanges(
             key=RangesKey(**document["key"]),
             images=int(document["images"]),
-            tensors={
-                name: Range(float(item["low"]), float(item["high"]))
-                for name, item in document["tensors"].items()
+            grids={
+                grid: {name: Range(*map(float, ends)) for name, ends in tensors.items()}
+                for grid, tensors in document["grids"].items()
             },
         )
     except OSError as error:
         raise CalibrationError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CalibrationError(
             f"{path} is not a ranges file ({type(error).__name__}: {error}): "
             "delete it, the next run measures the ranges again"

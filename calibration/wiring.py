@@ -8,6 +8,7 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from resdeploy.deploy.errors import GraphError
+from resdeploy.export.graph import opset
 
 # Per-channel QuantizeLinear (its `axis` attribute) exists since operator set 13.
 _OLDEST_OPSET = 13
@@ -55,11 +56,6 @@ def wire(model: onnx.ModelProto) -> Wiring:
         inputs=tuple(v.name for v in graph.input if v.name not in constants),
         outputs=tuple(v.name for v in graph.output),
     )
-
-
-def opset(model: onnx.ModelProto) -> int:
-    """Version of the standard operator set that the graph declares, 0 when it declares none."""
-    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
 def check_quantizable(model: onnx.ModelProto) -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from resdeploy.calibration.observers import Extremes, Histogram
-from resdeploy.calibration.range_choice import METHODS, Grid, choose_range
+from resdeploy.calibration.range_choice import METHODS, choose_range
+from resdeploy.calibration.ranges import Grid
 
 Pictures = npt.NDArray[np.float32]
 

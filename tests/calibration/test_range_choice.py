@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from resdeploy.calibration.observers import Histogram
-from resdeploy.calibration.range_choice import METHODS, Grid, choose_range
-from resdeploy.calibration.ranges import Range, affine_uint8, symmetric_scale
+from resdeploy.calibration.range_choice import METHODS, choose_range
+from resdeploy.calibration.ranges import Grid, Range, affine_uint8, symmetric_scale
 
 _SHAPE = (16, 8, 16, 16)  # small enough that every value enters the histogram
 
