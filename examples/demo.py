@@ -7,6 +7,7 @@ predicts a folder, and compares PyTorch with every variant in the bundle on the 
 the network was not trained on. Everything it writes is under demo-output/.
 """
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -68,6 +69,7 @@ def share(answers: list[int], truth: list[int]) -> str:
 
 def main() -> None:
     began = time.perf_counter()
+    os.chdir(Path(__file__).resolve().parents[1])
     shutil.rmtree(OUTPUT, ignore_errors=True)
     write_pictures("train", TRAIN)
     truth_of = write_pictures("test", TEST)
@@ -75,7 +77,7 @@ def main() -> None:
     for folder in sorted(TEST.iterdir()):
         shutil.copy(min(folder.iterdir()), SAMPLE / f"{folder.name}.png")
 
-    resdeploy("export", CHECKPOINT.relative_to(Path.cwd()), "-o", BUNDLE,
+    resdeploy("export", CHECKPOINT.resolve().relative_to(Path.cwd()), "-o", BUNDLE,
               "--input-size", "64", "--resize", "64")  # fmt: skip
     resdeploy("predict", BUNDLE, SAMPLE, "--top", "3")
 
