@@ -1,19 +1,22 @@
 """Reads a bundle with every file checked, and writes one so that no half of it is ever seen.
 
-Writing: everything goes into a temporary sibling folder, the manifest last, and the folder is
-moved into place with one rename. Adding files to a bundle that exists (INT8 variants, engines)
+Writing: everything goes into a folder inside a temporary sibling, the manifest last, and the folder
+is moved into place with one rename. Adding files to a bundle that exists (INT8 variants, engines)
 writes each file beside its final name, renames it, and replaces the manifest last; until then the
 old manifest with its old hashes is in force.
 """
 
+import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resdeploy.deploy.errors import BundleError, InputError
 from resdeploy.deploy.manifest import Manifest, VariantFile, sha256_file
@@ -24,6 +27,9 @@ REFERENCE = "reference.npz"
 RANGES = "ranges.json"
 ENGINES = "engines"
 REPORTS = "reports"
+
+# what writing raises without naming a file: disk or quota full, file too large, device failing
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,25 @@ def read_bundle(path: Path) -> Bundle:
     file = path / MANIFEST
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         what = "no manifest.json in it" if path.is_dir() else "no such bundle"
+        if path.is_file():
+            raise BundleError(
+                f"{path}: a file, expected a bundle's folder or an .onnx file; if it is a "
+                f"checkpoint, make a bundle of it with resdeploy export {path}"
+            ) from error
         raise BundleError(
             f"{path}: {what}; make a bundle with resdeploy export CHECKPOINT"
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BundleError(f"{file}: cannot be read ({error}): export again") from error
+    if isinstance(fields, dict) and fields.pop("sha256", None) not in (None, _digest(fields)):
+        raise BundleError(
+            f"{file}: altered since it was written: export again, or take its line "
+            '"sha256" out if you edited it yourself'
+        )
     return Bundle(path, Manifest.from_json(fields, source=str(file)))
 
 
@@ -82,7 +100,10 @@ def check_file(path: Path, sha256: str, size_bytes: int | None = None) -> None:
             f"{path}: altered since it was written: {size} bytes, expected {size_bytes}: "
             "export again or restore the file"
         )
-    found = sha256_file(path)
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
     if found != sha256:
         raise BundleError(
             f"{path}: altered since it was written: sha256 {found[:12]}…, expected "
@@ -92,7 +113,7 @@ def check_file(path: Path, sha256: str, size_bytes: int | None = None) -> None:
 
 @contextmanager
 def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it becomes `path`, else it vanishes.
+    """Yield a temporary folder; on success it becomes `path`, else it vanishes.
 
     The caller fills the folder and calls `write_manifest` last. An existing bundle is replaced
     only with `overwrite`, and only at the very end.
@@ -103,17 +124,21 @@ def new_bundle(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     check_target(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        staging.chmod(0o755)  # mkdtemp's 0700 would keep the bundle from other users
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     try:
+        staging = holder / "new"
+        staging.mkdir()  # not the holder itself, whose 0700 would keep others from the bundle
         yield staging
-        _move_into_place(staging, path)
+        _move_into_place(staging, path, aside=holder / "old")
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        # the body may also fail to read a file of the user's, which is another matter
+        if error.errno in _FULL or str(error.filename or "").startswith((str(holder), str(path))):
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(holder, ignore_errors=True)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -127,8 +152,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` atomically; always the last file of a change."""
-    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n"
+    """Write `manifest.json` atomically, with its own hash; always the last file of a change."""
+    fields = json.loads(json.dumps(manifest.to_json()))
+    text = json.dumps({**fields, "sha256": _digest(fields)}, indent=2, ensure_ascii=False) + "\n"
     with replaced_file(folder / MANIFEST) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -137,9 +163,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed over `path`.
 
+    A device or a pipe (/dev/stdout) cannot be replaced by a file: it is yielded itself.
+
     Raises:
         InputError: the folder cannot be written or is full.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -147,7 +178,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing there, or no folder there at all
+            temporary.unlink()
 
 
 def describe_file(path: Path, *, opset: int, made_from: str) -> VariantFile:
@@ -155,17 +187,19 @@ def describe_file(path: Path, *, opset: int, made_from: str) -> VariantFile:
     return VariantFile(path.name, sha256_file(path), path.stat().st_size, opset, made_from)
 
 
-def _move_into_place(staging: Path, path: Path) -> None:
+def _digest(fields: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's content, whatever its layout."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _move_into_place(staging: Path, path: Path, *, aside: Path) -> None:
     if not path.exists():
         os.rename(staging, path)
         return
     # a folder that is not empty cannot be renamed over: the old bundle steps aside for a moment
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    os.rename(path, aside / path.name)
     try:
+        os.rename(path, aside)
         os.rename(staging, path)
-    except OSError:
-        os.rename(aside / path.name, path)
-        raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.exists() and not path.exists():  # whatever went wrong, Ctrl-C included
+            os.rename(aside, path)

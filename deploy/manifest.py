@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from resdeploy.deploy.errors import BundleError, InputError
@@ -18,6 +19,22 @@ from resdeploy.deploy.specs import INPUT_NAME, OUTPUT_NAME, VARIANTS, TensorSpec
 FORMAT_VERSION = 1
 
 _CHUNK_BYTES = 1 << 20
+
+_MODEL_TYPES = {
+    "architecture": str,
+    "parameters": int,
+    "classes": (int, NoneType),
+    "checkpoint_sha256": str,
+}
+_FILE_TYPES = {"file": str, "sha256": str, "bytes": int, "opset": int, "made_from": str}
+_TYPES = {
+    "labels": list,
+    "assumptions": list,
+    "variants": dict,
+    "proofs": dict,
+    "calibration": (dict, NoneType),
+    "tools": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -87,32 +104,50 @@ class Manifest:
         """Read what `to_json` writes.
 
         Raises:
-            BundleError: of a newer format, or a field is missing or of the wrong type.
+            BundleError: of a newer format, or a field is missing, of the wrong type, or does not
+                agree with the others.
         """
         try:
-            version = int(fields["format_version"])
-            if version > FORMAT_VERSION:
-                raise BundleError(
-                    f"{source}: format version {version}, this resdeploy reads up to "
-                    f"{FORMAT_VERSION}: upgrade it with pip install -U resdeploy"
-                )
+            version = _readable_version(fields["format_version"], source)
+            _check_types(fields, _TYPES)
             return cls(
-                model=ModelFacts(**fields["model"]),
+                model=ModelFacts(**_check_types(fields["model"], _MODEL_TYPES)),
                 input=_spec_from_json(fields["input"]),
                 output=_spec_from_json(fields["output"]),
-                preprocess=Preprocess.from_json(fields["preprocess"], source=source),
+                preprocess=Preprocess.from_json(fields["preprocess"], source="preprocess"),
                 labels=tuple(str(label) for label in fields["labels"]),
-                variants={name: VariantFile(**file) for name, file in fields["variants"].items()},
-                assumptions=tuple(fields.get("assumptions", ())),
-                proofs=fields.get("proofs", {}),
-                calibration=fields.get("calibration"),
-                tools=fields.get("tools", {}),
+                variants={
+                    _variant(name): VariantFile(**_check_types(file, _FILE_TYPES))
+                    for name, file in fields["variants"].items()
+                },
+                assumptions=tuple(fields["assumptions"]),
+                proofs=fields["proofs"],
+                calibration=fields["calibration"],
+                tools=fields["tools"],
                 format_version=version,
-            )
+            )._checked()
         except (AttributeError, KeyError, TypeError, ValueError, InputError) as error:
+            reason = f"no field {error}" if isinstance(error, KeyError) else error
             raise BundleError(
-                f"{source}: not a manifest this resdeploy can read ({error!r}): export again"
+                f"{source}: not a manifest this resdeploy can read ({reason}): export again"
             ) from error
+
+    def _checked(self) -> "Manifest":
+        """Return self, or raise ValueError where two fields contradict each other."""
+        height, width = self.preprocess.input_size_px
+        if self.input.shape != ("batch", 3, height, width):
+            raise ValueError(
+                f"input shape {self.input.shape}, but preprocessing makes {width}x{height} pixels"
+            )
+        classes = self.model.classes
+        if len(self.output.shape) != 2 or classes not in (None, self.output.shape[1]):
+            raise ValueError(f"output shape {self.output.shape}, but {classes} classes")
+        if len(self.labels) != (classes or 0):
+            raise ValueError(f"{len(self.labels)} labels for {classes} classes")
+        for file in self.variants.values():
+            if Path(file.file).name != file.file:
+                raise ValueError(f"file {file.file!r} is not a name in the bundle's folder")
+        return self
 
 
 def graph_metadata(
@@ -150,9 +185,10 @@ def manifest_of_graph(
             "are unknown; export it from its checkpoint with resdeploy export"
         )
     try:
-        variant: Variant = next(name for name in VARIANTS if name == properties["variant"])
+        version = _readable_version(int(properties["resdeploy_format_version"]), str(path))
+        variant = _variant(properties["variant"])
         fields = {
-            "format_version": properties["resdeploy_format_version"],
+            "format_version": version,
             "model": {
                 "architecture": properties["architecture"],
                 "parameters": int(properties["parameters"]),
@@ -174,8 +210,10 @@ def manifest_of_graph(
                     "made_from": properties["parent_sha256"],
                 }
             },
+            "calibration": None,
+            "tools": {},
         }
-    except (KeyError, ValueError, StopIteration) as error:
+    except (KeyError, ValueError) as error:
         raise BundleError(
             f"{path}: resdeploy's metadata in it is damaged ({error!r}): export again"
         ) from error
@@ -205,5 +243,37 @@ def _spec_to_json(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
 
 
-def _spec_from_json(fields: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(fields["name"], tuple(fields["shape"]), fields["dtype"])
+def _spec_from_json(fields: Any) -> TensorSpec:
+    _check_types(fields, {"name": str, "shape": list, "dtype": str})
+    batch, *sizes = fields["shape"]
+    if batch != "batch" or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f"{fields['name']} of shape {fields['shape']}")
+    return TensorSpec(fields["name"], (batch, *sizes), fields["dtype"])
+
+
+def _readable_version(version: Any, source: str) -> int:
+    if type(version) is not int or version < 1:
+        raise ValueError(f"format version {version!r}")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{source}: format version {version}, this resdeploy reads up to {FORMAT_VERSION}: "
+            "upgrade it with pip install -U resdeploy"
+        )
+    return version
+
+
+def _variant(text: str) -> Variant:
+    for name in VARIANTS:
+        if name == text:
+            return name
+    raise ValueError(f"unknown variant {text!r}")
+
+
+def _check_types(fields: Any, types: Mapping[str, Any]) -> Any:
+    """`fields`, once it is an object whose named fields are of the types given."""
+    if not isinstance(fields, dict):
+        raise TypeError(f"{fields!r} where an object is expected")
+    for name, kind in types.items():
+        if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
+            raise TypeError(f"{name} is {fields[name]!r}")
+    return fields

@@ -8,6 +8,8 @@ How INT8 is evaluated on a CPU is decided here, so that nobody has to know:
 * `int8-cpu` is written for these kernels and runs as it is.
 """
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 
@@ -95,7 +97,10 @@ def session_options(variant: Variant = "fp32", threads: int | None = None) -> or
 
 def read_graph_manifest(path: Path) -> Manifest:
     """The manifest inside a lone ONNX file; raises BundleError when it carries none."""
-    session = _open(path, "ort-cpu", session_options())
+    options = session_options()
+    # only read, never run: preparing it to run fast would take as long as loading it does
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = _open(path, "ort-cpu", options)
     properties = session.get_modelmeta().custom_metadata_map
     manifest, _ = manifest_of_graph(
         properties,
@@ -128,8 +133,7 @@ def _open(
             "pip install onnxruntime-gpu"
         )
     if backend == "ort-cuda":
-        # CUDA libraries that came as Python wheels are not on the loader's path
-        ort.preload_dlls()
+        _preload_cuda()
     source = str(graph) if isinstance(graph, Path) else graph
     try:
         session = ort.InferenceSession(source, options, providers=[provider])
@@ -143,6 +147,14 @@ def _open(
     return session
 
 
+def _preload_cuda() -> None:
+    """Load CUDA libraries that came as Python wheels, which are not on the loader's path."""
+    if hasattr(ort, "preload_dlls"):  # not before onnxruntime 1.21, e.g. on Jetsons
+        with redirect_stdout(StringIO()):  # it prints what it does not find
+            ort.preload_dlls()
+
+
 def _spec(argument: ort.NodeArg) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else "batch" for size in argument.shape)
-    return TensorSpec(argument.name, shape, argument.type.removeprefix("tensor(").rstrip(")"))
+    dtype = argument.type.removeprefix("tensor(").rstrip(")")
+    return TensorSpec(argument.name, shape, {"float": "float32"}.get(dtype, dtype))

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,9 +10,12 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from resdeploy.deploy.errors import InputError
+from resdeploy.deploy.preprocess import Preprocess
 
 # What is looked for inside a folder; a file named explicitly may be anything Pillow reads.
 # fmt: off
@@ -48,7 +51,9 @@ def open_picture(path: str | Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            image.load()
+            # convert() would copy, which for a photograph of 12 megapixels is another 48 MB
+            return image if image.mode == "RGB" else image.convert("RGB")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
@@ -57,16 +62,39 @@ def open_picture(path: str | Path) -> Image.Image:
         raise InputError(f"{path}: {reason}") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels for a picture ({error})") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        # Pillow's decoders raise all of these for damaged files
+    except OSError as error:
+        # an error of the system (a folder, no permission) has a number, one of a decoder has not
+        reason = f"cannot be decoded: {_one_line(error)}"
+        if error.strerror is not None:
+            reason = f"cannot be read: {error.strerror}"
+        raise InputError(f"{path}: {reason}") from error
+    except Exception as error:
+        # damaged files make Pillow's decoders raise ValueError, SyntaxError, EOFError,
+        # RuntimeError (AVIF), MemoryError, struct.error and others
         raise InputError(f"{path}: cannot be decoded: {_one_line(error)}") from error
+
+
+def read_input(
+    path: str | Path, preprocess: Preprocess, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Open a picture and preprocess it: (3, H, W) float32, written into `out` when given.
+
+    Raises:
+        InputError: as `open_picture` and `Preprocess.apply`; the message begins with the path.
+    """
+    image = open_picture(path)
+    try:
+        return preprocess.apply(image, out)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
     """Expand files, folders (searched recursively, sorted) and globs into picture paths.
 
     A file named explicitly is passed on even if it is not there: opening it will say so, and the
-    other pictures go on.
+    other pictures go on. A folder that a glob matches is searched too, as it is where the shell
+    has expanded the glob. Hidden files and folders are left out, links to folders are followed.
 
     Raises:
         InputError: a folder or glob holds no picture.
@@ -77,8 +105,7 @@ def find_pictures(sources: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             found = _pictures_below(path)
         elif has_magic(str(source)) and not path.exists():
-            matches = (Path(match) for match in sorted(glob(str(source), recursive=True)))
-            found = [match for match in matches if match.suffix.lower() in EXTENSIONS]
+            found = _pictures_of_glob(str(source))
         else:
             found = [path]
         if not found:
@@ -128,7 +155,7 @@ def in_order(
     At most `ahead` results (default: two per thread) wait unconsumed, so memory stays bounded;
     closing the iterator early abandons the rest.
     """
-    ahead = ahead or 2 * threads
+    ahead = 2 * threads if ahead is None else ahead
     waiting: deque[Future[Result]] = deque()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="resdeploy")
     try:
@@ -143,39 +170,61 @@ def in_order(
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
-    ]
+    found: list[Path] = []
+    seen: set[str] = set()  # a link may point to a folder above it
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
+        if real not in seen:
+            # a link that leads nowhere stays in: opening it will say so
+            found += [Path(parent, name) for name in files if _named_like_a_picture(name)]
+        seen.add(real)
+    return sorted(found)
+
+
+def _pictures_of_glob(pattern: str) -> list[Path]:
+    found: list[Path] = []
+    for match in map(Path, sorted(glob(pattern, recursive=True))):
+        if match.is_dir():
+            found += _pictures_below(match)
+        elif _named_like_a_picture(match.name):
+            found.append(match)
+    return list(dict.fromkeys(found))  # `**` matches a folder and what is in it
+
+
+def _named_like_a_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
 
 
 def _rows_of_list(source: Path) -> list[tuple[Path, str]]:
     try:
-        with source.open(newline="", encoding="utf-8") as file:
-            lines = [row for row in csv.reader(file) if row]
+        # utf-8-sig: spreadsheets put a byte order mark before the first path
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            lines = [row for row in csv.reader(file, skipinitialspace=True) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{source}: cannot be read as a list of path,label: {error}") from error
     if lines and [cell.strip().lower() for cell in lines[0][:2]] == ["path", "label"]:
         lines = lines[1:]
-    if not lines or any(len(row) < 2 for row in lines):
-        raise InputError(f"{source}: expected lines of the form path,label")
+    if not lines:
+        raise InputError(f"{source}: no lines in it, expected lines of the form path,label")
+    if short := [row for row in lines if len(row) < 2]:
+        raise InputError(f"{source}: got {short[0][0]!r}, expected lines of the form path,label")
     return [(source.parent / row[0].strip(), row[1].strip()) for row in lines]
 
 
 def _index_of_names(names: set[str], labels: Sequence[str], source: Path) -> dict[str, int]:
-    counts = {name: list(labels).count(name) for name in names}
-    if all(counts.values()):
-        twice = [name for name, count in counts.items() if count > 1]
-        if twice:
+    counts = Counter(labels)
+    unknown = sorted(name for name in names if not counts[name])
+    if not unknown:
+        if twice := sorted(name for name in names if counts[name] > 1):
             raise InputError(
-                f"{source}: the class {sorted(twice)[0]!r} has several indices in the labels: "
+                f"{source}: the class {twice[0]!r} has several indices in the labels: "
                 "name its folders by class index"
             )
-        return {name: list(labels).index(name) for name in names}
+        index_of = {label: index for index, label in enumerate(labels)}
+        return {name: index_of[name] for name in names}
     if all(name.isdecimal() and int(name) < len(labels) for name in names):
         return {name: int(name) for name in names}
-    unknown = sorted(name for name in names if not counts[name])
     raise InputError(
         f"{source}: class {unknown[0]!r} is not among the {len(labels)} labels of the bundle "
         f"({', '.join(list(labels)[:5])}{', …' if len(labels) > 5 else ''})"

@@ -174,7 +174,10 @@ class Preprocess:
                 f"preprocessing {self.name!r}: interpolation {self.interpolation!r} is not one of "
                 f"{', '.join(_FILTERS)}"
             )
-        if min(self.std) <= 0 or not np.isfinite([*self.mean, *self.std]).all():
+        # judged as float32, in which the arithmetic is done
+        with np.errstate(all="ignore"):
+            finite = bool(np.isfinite(self._table).all())
+        if not (finite and min(self.std) > 0):
             raise InputError(
                 f"preprocessing {self.name!r}: mean {self.mean} and std {self.std} must be finite "
                 "and std positive"
@@ -265,7 +268,7 @@ def _size(value: Any, *, scalar: bool) -> int | tuple[int, int] | None:
     if isinstance(value, int):
         return value if scalar else (value, value)
     height, width = value
-    if not (isinstance(height, int) and isinstance(width, int)):
+    if type(height) is not int or type(width) is not int:
         raise TypeError(f"a size must be whole pixels, got {value!r}")
     return height, width
 
@@ -275,5 +278,7 @@ def _pair(value: int | tuple[int, int] | None) -> tuple[int, int] | None:
 
 
 def _channels(values: Any) -> tuple[float, float, float]:
+    if isinstance(values, str):
+        raise TypeError(f"three numbers expected, got {values!r}")
     red, green, blue = (float(value) for value in values)
     return red, green, blue

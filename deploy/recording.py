@@ -5,7 +5,6 @@ It lets a machine without torch prove that its own runtime still gives PyTorch's
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +35,15 @@ def read_reference(path: Path) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             reference = Reference(arrays["inputs"], arrays["logits"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise BundleError(f"{path}: not a readable reference ({error}): export again") from error
-    if len(reference.inputs) != len(reference.logits):
+    except Exception as error:
+        # numpy and zipfile raise a dozen kinds for damaged files, NotImplementedError among them
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BundleError(f"{path}: not a readable reference ({reason}): export again") from error
+    inputs, logits = reference.inputs, reference.logits
+    single = inputs.dtype == np.float32 and logits.dtype == np.float32
+    if not single or inputs.ndim != 4 or logits.ndim != 2 or len(inputs) != len(logits):
         raise BundleError(
-            f"{path}: {len(reference.inputs)} inputs but {len(reference.logits)} logits: "
-            "export again"
+            f"{path}: got inputs {inputs.dtype} {inputs.shape} and logits {logits.dtype} "
+            f"{logits.shape}, expected float32 (N, 3, H, W) and (N, classes): export again"
         )
     return reference

@@ -18,7 +18,7 @@ from resdeploy.deploy.cuda import cuda_problem
 from resdeploy.deploy.errors import BackendError, InputError
 from resdeploy.deploy.manifest import Manifest
 from resdeploy.deploy.optional import needs
-from resdeploy.deploy.specs import BACKENDS, Backend, Precision, TensorSpec, Variant
+from resdeploy.deploy.specs import BACKENDS, PRECISIONS, Backend, Precision, TensorSpec, Variant
 
 # The variants of a precision a backend can run, best first.
 _CPU_VARIANTS: dict[Precision, tuple[Variant, ...]] = {
@@ -79,8 +79,21 @@ class Model:
             raise InputError(f"{self.path}: an ONNX file holding the {only} variant, not {variant}")
         return self.path
 
+    @property
+    def precision(self) -> Precision:
+        """What is meant when no precision is named: fp32, or what a lone ONNX file holds."""
+        if self.bundle is not None:
+            return "fp32"
+        (only,) = self.manifest.variants
+        return next(name for name in PRECISIONS if only.startswith(name))
+
     def variant_for(self, precision: Precision, backend: Backend) -> Variant:
         """The file of `precision` that `backend` runs best; int8 has several."""
+        if precision not in PRECISIONS:
+            raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+        if self.bundle is None and precision == self.precision:
+            (only,) = self.manifest.variants
+            return only
         table = _CPU_VARIANTS if backend == "ort-cpu" else _GPU_VARIANTS
         choices = table[precision]
         return next((name for name in choices if name in self.manifest.variants), choices[-1])
@@ -105,24 +118,33 @@ def open_model(path: str | Path) -> Model:
 def open_session(
     model: Model,
     *,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     backend: Backend | Literal["auto"] = "auto",
     threads: int | None = None,
 ) -> Session:
-    """Open a session; `threads` bounds the CPU threads of one run (default: all cores).
+    """Open a session.
+
+    Args:
+        model: what `open_model` gives.
+        precision: default fp32, or what a lone ONNX file holds.
+        backend: "auto" is the GPU where a warm-up inference runs on it, else the CPU.
+        threads: bounds the CPU threads of one run; default all cores.
 
     Raises:
         BackendError: the backend is not usable on this machine.
         BundleError, InputError: the precision is not there, or its file was altered.
     """
+    precision = precision or model.precision
+    if threads is not None and threads < 1:
+        raise InputError(f"threads {threads} is not at least 1")
     if backend == "auto":
         return _open_auto(model, precision, threads)
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r} is not one of auto, {', '.join(BACKENDS)}")
-    if backend in ("tensorrt", "tensorrt-rtx", "ort-tensorrt"):
-        raise BackendError(
-            f"backend {backend} is not built yet in this version: use ort-cuda or ort-cpu"
-        )
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        from resdeploy.deploy.trt import open_engine
+
+        return open_engine(model, precision, backend)
     if backend != "ort-cpu" and (problem := cuda_problem()):
         raise BackendError(f"backend {backend} needs an NVIDIA GPU: {problem}; use ort-cpu")
     variant = model.variant_for(precision, backend)
@@ -133,7 +155,6 @@ def open_session(
 
 
 def _open_auto(model: Model, precision: Precision, threads: int | None) -> Session:
-    """The GPU where a warm-up inference runs on it, else the CPU."""
     if cuda_problem() is None:
         try:
             session = open_session(model, precision=precision, backend="ort-cuda")
