@@ -37,6 +37,9 @@ _MISTAKEN = (
 )
 _MAGIC_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # after the two bytes of pickle's PROTO
 _NAMED_IN_ERRORS = 3
+# Where torch allocates and where torch.save puts tensors in its file. Other writers do not, and
+# a kernel that gets an unaligned weight may sum in another order: other last bits.
+_ALIGNMENT_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,8 @@ def _float32(
         if tensor.dtype.is_floating_point and tensor.dtype != torch.float32:
             dtypes.add(_name_of(tensor.dtype))
             tensor = tensor.float()
+        if tensor.data_ptr() % _ALIGNMENT_BYTES:
+            tensor = tensor.clone()
         converted[name] = tensor
     if dtypes:
         notes.append(f"{' and '.join(sorted(dtypes))} weights converted to float32")
