@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from resdeploy.deploy.errors import InputError
 
 precision_option = click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Default: fp32, or what a lone ONNX file holds.",
 )
 backend_option = click.option(
     "--backend",
@@ -43,7 +45,7 @@ def predict(
     ctx: click.Context,
     bundle: Path,
     pictures: tuple[str, ...],
-    precision: Precision,
+    precision: Precision | None,
     backend: Backend,
     top: int,
     batch: int,
@@ -59,6 +61,8 @@ def predict(
     from resdeploy.deploy.errors import InputError
     from resdeploy.deploy.pictures import find_pictures
 
+    if csv_file is not None and not csv_file.parent.is_dir():
+        raise InputError(f"{csv_file}: cannot be written: no folder {csv_file.parent}")
     paths = find_pictures(pictures)
     answers: list[list[Prediction] | InputError] = []
     threads = None if len(paths) == 1 else 1
@@ -83,7 +87,7 @@ def predict(
 
 
 @click.command(epilog="Example: resdeploy inspect resnext50.pth")
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path))
 @json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show what a checkpoint, a bundle or an ONNX file is, and how that is known."""
@@ -145,7 +149,11 @@ def _write_csv(
     columns = ["path", "error"]
     for rank in range(1, ranks + 1):
         columns += [f"label_{rank}", f"index_{rank}", f"probability_{rank}"]
-    with replaced_file(file) as temporary, temporary.open("w", newline="") as stream:
+    # surrogateescape: the bytes of a file name that is not UTF-8 stay what they are
+    with (
+        replaced_file(file) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(columns)
         for path, answer in zip(paths, answers, strict=True):

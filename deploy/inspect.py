@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resdeploy.deploy.bundle import REFERENCE, read_bundle
-from resdeploy.deploy.errors import ResdeployError
+from resdeploy.deploy.errors import InputError, ResdeployError
 from resdeploy.deploy.manifest import Manifest
 from resdeploy.deploy.optional import needs
 from resdeploy.deploy.session import open_model
@@ -17,6 +17,8 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises:
         ResdeployError: the file cannot be read as what it claims to be.
     """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
         return _bundle(path)
     if path.suffix.lower() == ".onnx":

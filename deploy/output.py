@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -17,8 +17,12 @@ def silent(step: str, done: int, total: int) -> None:
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on stdout, nothing else."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    """One JSON document on stdout, nothing else; infinity and NaN, unknown to JSON, are null."""
+    content = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    if text != _printable(text):
+        text = json.dumps(content, indent=2)
+    click.echo(text)
 
 
 def print_table(
@@ -34,18 +38,25 @@ def print_table(
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not sys.stdout.isatty():  # not console.is_terminal, which FORCE_COLOR makes true in a pipe
         console.width = 10_000
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for column in columns:
         right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left")
+        justify: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
     for row in rows:
         # Text, not markup: a label or file name may hold square brackets
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(_printable(cell)) for cell in row))
     with console.capture() as capture:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def _printable(text: str) -> str:
+    """`text` with what stdout's encoding lacks escaped, such as file names that are not UTF-8."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def note(text: str) -> None:
