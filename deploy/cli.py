@@ -4,8 +4,11 @@ Each package keeps its own commands. They are named here as text, so that `deplo
 from the packages above it, and `resdeploy --help` loads no library.
 """
 
+import os
 import sys
+import warnings
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -18,7 +21,9 @@ _COMMANDS = {
     "doctor": "resdeploy.deploy.commands:doctor",
 }
 
-_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+# 128 + the signal's number, what a shell reports
+_INTERRUPTED = 130
+_READER_LEFT = 141
 
 
 class _LazyGroup(click.Group):
@@ -33,6 +38,15 @@ class _LazyGroup(click.Group):
         module, _, name = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader (head, less) left. Neither a success, which an accuracy gate would be
+            # taken to have passed, nor an error to talk about; what is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(_READER_LEFT)
 
 
 @click.command(
@@ -52,6 +66,8 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; the only place that turns errors into exit codes."""
+    if not sys.warnoptions and "--debug" not in sys.argv:
+        warnings.simplefilter("ignore")  # libraries' remarks to programmers, not to users
     try:
         status = cli.main(prog_name="resdeploy", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
@@ -61,10 +77,6 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: nothing was left half-written", err=True)
         sys.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        # the reader (head, less) left: not our error, and stdout must not be flushed again
-        sys.stdout = None
-        sys.exit(0)
     except ResdeployError as error:
         if "--debug" in sys.argv:
             raise
@@ -73,6 +85,9 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(1)
         click.echo(
             f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())} "
             "(this is a fault of resdeploy: run again with resdeploy --debug and report it)",
