@@ -1,0 +1,273 @@
+"""Whole exports, by file name alone: every architecture proven, repeated, and refused when wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+from resdeploy.deploy import load
+from resdeploy.deploy.bundle import read_bundle
+from resdeploy.deploy.errors import CheckpointError, InputError
+from resdeploy.deploy.ort import OrtSession
+from resdeploy.deploy.recording import read_reference
+from resdeploy.export import ExportOptions, export_checkpoint
+from torchvision.models.resnet import Bottleneck, ResNet
+
+CLASSES = 7
+SIZE_PX = 64  # the arithmetic is the same as at 224, in a twelfth of the time
+
+_models = torchvision.models
+
+ARCHITECTURES: dict[str, Callable[[], torch.nn.Module]] = {
+    "resnet18": lambda: _models.resnet18(num_classes=CLASSES),
+    "resnet34": lambda: _models.resnet34(num_classes=CLASSES),
+    "resnet50": lambda: _models.resnet50(num_classes=CLASSES),
+    "resnet101": lambda: _models.resnet101(num_classes=CLASSES),
+    "resnet152": lambda: _models.resnet152(num_classes=CLASSES),
+    "resnext50_32x4d": lambda: _models.resnext50_32x4d(num_classes=CLASSES),
+    "resnext101_32x8d": lambda: _models.resnext101_32x8d(num_classes=CLASSES),
+    "wide_resnet50_2": lambda: _models.wide_resnet50_2(num_classes=CLASSES),
+    "resnext 8x14d 2-3-1-2": lambda: ResNet(
+        Bottleneck, [2, 3, 1, 2], num_classes=CLASSES, groups=8, width_per_group=14
+    ),
+    "mobilenet_v2 0.35": lambda: _models.mobilenet_v2(num_classes=CLASSES, width_mult=0.35),
+    "mobilenet_v2 0.5": lambda: _models.mobilenet_v2(num_classes=CLASSES, width_mult=0.5),
+    "mobilenet_v2 1.0": lambda: _models.mobilenet_v2(num_classes=CLASSES),
+    "mobilenet_v2 1.4": lambda: _models.mobilenet_v2(num_classes=CLASSES, width_mult=1.4),
+}
+
+# Of the three families; CIFAR networks have their own test below.
+OPERATORS = {"Conv", "Relu", "Clip", "MaxPool", "Add", "GlobalAveragePool", "Flatten", "Gemm"}
+
+
+def with_random_statistics(module: torch.nn.Module) -> torch.nn.Module:
+    """Batch norms as after training: no mean is 0, no variance 1, no gamma 1."""
+    generator = torch.Generator().manual_seed(0)
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            shape = norm.weight.shape
+            norm.running_mean.copy_(0.2 * torch.randn(shape, generator=generator))
+            norm.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
+            norm.weight.data.copy_(0.5 + torch.rand(shape, generator=generator))
+            norm.bias.data.copy_(0.2 * torch.randn(shape, generator=generator))
+    return module.eval()
+
+
+def saved(folder: Path, module: torch.nn.Module) -> Path:
+    path = folder / "weights.pth"
+    torch.save(module.state_dict(), path)
+    return path
+
+
+def small(folder: Path, **options: object) -> ExportOptions:
+    options = {"precisions": ("fp32",), "input_size_px": SIZE_PX, **options}
+    return ExportOptions(output=folder / "out.bundle", **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    module = with_random_statistics(_models.resnet18(num_classes=CLASSES))
+    return saved(tmp_path_factory.mktemp("resnet18"), module)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_by_its_tensors_alone(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    module = with_random_statistics(ARCHITECTURES[name]())
+    norms = sum(isinstance(child, torch.nn.BatchNorm2d) for child in module.modules())
+
+    report = export_checkpoint(saved(tmp_path, module), small(tmp_path))
+
+    proofs = report.manifest.proofs
+    assert proofs["batchnorm_fold"]["folded"] == norms
+    assert proofs["batchnorm_fold"]["left"] == 0
+    assert proofs["parity"]["top1_agreement"] == 100
+    graph = onnx.load(report.bundle / "fp32.onnx")
+    assert {node.op_type for node in graph.graph.node} <= OPERATORS
+    assert report.manifest.model.classes == CLASSES
+    assert report.manifest.model.parameters == sum(p.numel() for p in module.parameters())
+
+    # once more, from outside: the written file against the very module that was saved
+    generator = np.random.default_rng(2)
+    with OrtSession(report.bundle / "fp32.onnx") as session, torch.inference_mode():
+        for batch in (1, 2, 5, 8):
+            inputs = generator.standard_normal((batch, 3, SIZE_PX, SIZE_PX)).astype(np.float32)
+            expected = module(torch.from_numpy(inputs)).numpy()
+            limit = 1e-4 * max(1.0, float(np.abs(expected).max()))
+            assert np.abs(session.run(inputs) - expected).max() <= limit
+
+
+def test_exported_twice_gives_the_same_bytes(resnet18: Path, tmp_path: Path) -> None:
+    files = []
+    for run in ("first", "second"):
+        options = small(tmp_path / run, precisions=("fp32", "fp16"))
+        bundle = export_checkpoint(resnet18, options).bundle
+        files.append({path.name: path.read_bytes() for path in sorted(bundle.iterdir())})
+    assert files[0].keys() == {"fp32.onnx", "fp16.onnx", "manifest.json", "reference.npz"}
+    assert files[0] == files[1]
+
+
+def test_files_are_self_contained_and_clean(resnet18: Path, tmp_path: Path) -> None:
+    options = small(tmp_path, precisions=("fp32", "fp16"))
+    bundle = export_checkpoint(resnet18, options).bundle
+    manifest = read_bundle(bundle).manifest
+    for name, file in manifest.variants.items():
+        graph = onnx.load(bundle / file.file, load_external_data=False)
+        onnx.checker.check_model(graph)
+        assert not any(t.data_location for t in graph.graph.initializer), "external data"
+        assert [i.name for i in graph.graph.input] == ["input"]
+        assert [o.name for o in graph.graph.output] == ["logits"]
+        assert graph.opset_import[0].version == 17
+        notes = {entry.key: entry.value for entry in graph.metadata_props}
+        assert notes["architecture"] == "resnet18" and notes["variant"] == name
+        assert json.loads(notes["labels"]) == [f"class_{i}" for i in range(CLASSES)]
+        assert json.loads(notes["proofs"])["batchnorm_fold"]["folded"] == 20
+        content = (bundle / file.file).read_bytes()
+        assert str(tmp_path).encode() not in content and b"site-packages" not in content
+    fp16 = onnx.load(bundle / "fp16.onnx")
+    parent = {entry.key: entry.value for entry in fp16.metadata_props}["parent_sha256"]
+    assert parent == manifest.variants["fp32"].sha256
+
+
+def test_reference_replays_without_torch(resnet18: Path, tmp_path: Path) -> None:
+    bundle = export_checkpoint(resnet18, small(tmp_path)).bundle
+    reference = read_reference(bundle / "reference.npz")
+    with load(bundle, backend="ort-cpu") as classifier:
+        logits = classifier.logits(reference.inputs)
+    assert np.abs(logits - reference.logits).max() <= 1e-4 * max(1, np.abs(logits).max())
+
+
+def test_lone_graph_predicts(resnet18: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
+    torchvision.transforms.functional.to_pil_image(pixels).save(picture)
+    bundle = export_checkpoint(resnet18, small(tmp_path)).bundle
+    alone = tmp_path / "alone.onnx"
+    (bundle / "fp32.onnx").rename(alone)
+    with load(alone) as classifier:
+        answers = classifier.predict(picture, top=CLASSES)
+    assert sum(answer.probability for answer in answers) == pytest.approx(1)
+
+
+def test_without_head_yields_features(tmp_path: Path) -> None:
+    module = with_random_statistics(_models.resnet18(num_classes=CLASSES))
+    state = {key: value for key, value in module.state_dict().items() if "fc." not in key}
+    torch.save(state, tmp_path / "body.pth")
+    report = export_checkpoint(tmp_path / "body.pth", small(tmp_path))
+    assert report.manifest.model.classes is None and report.manifest.output.shape == ("batch", 512)
+    with load(report.bundle) as classifier:
+        assert classifier.logits(np.zeros((2, 3, SIZE_PX, SIZE_PX), np.float32)).shape == (2, 512)
+        with pytest.raises(InputError, match="without a classification head"):
+            classifier.predict("any.jpg")
+
+
+def test_own_network_by_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_network.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),\n"
+        "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 4),
+    )  # fmt: skip
+    report = export_checkpoint(saved(tmp_path, network), small(tmp_path, arch="my_network:make"))
+    assert report.manifest.proofs["batchnorm_fold"]["folded"] == 1
+    assert report.manifest.model.classes == 4
+
+
+def test_labels_beside_the_checkpoint_are_found(resnet18: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(resnet18.read_bytes())
+    names = {str(i): f"flower {i}" for i in range(CLASSES)}
+    (tmp_path / "class_indices.json").write_text(json.dumps(names))
+    report = export_checkpoint(weights, small(tmp_path))
+    assert report.manifest.labels == tuple(names.values())
+    assert any("class_indices.json" in sentence for sentence in report.manifest.assumptions)
+
+
+def test_wrong_number_of_labels_is_refused(resnet18: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("rose\ntulip\n")
+    with pytest.raises(InputError, match="2 class names, but the checkpoint's head has 7"):
+        export_checkpoint(resnet18, small(tmp_path, classes=labels))
+    assert not list(tmp_path.glob("*bundle*"))
+
+
+def test_nan_weights_are_refused_by_name(tmp_path: Path) -> None:
+    module = _models.resnet18(num_classes=CLASSES)
+    module.layer2[0].conv1.weight.data[0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"layer2\.0\.conv1\.weight"):
+        export_checkpoint(saved(tmp_path, module), small(tmp_path))
+    assert not list(tmp_path.glob("*bundle*"))
+
+
+def test_existing_bundle_needs_overwrite(resnet18: Path, tmp_path: Path) -> None:
+    options = small(tmp_path)
+    export_checkpoint(resnet18, options)
+    with pytest.raises(InputError, match="--overwrite"):
+        export_checkpoint(resnet18, options)
+    again = small(tmp_path, overwrite=True)
+    assert export_checkpoint(resnet18, again).bundle == options.output
+    assert [path.name for path in tmp_path.iterdir()] == ["out.bundle"], "nothing left aside"
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("checkpoint", "classes", "pictures", "top1"),
+    [
+        ("flowers_mobilenet_v2.pth", "flowers_class_indices.json", "flowers/val", 86.10),
+        ("imagenet_mobilenet_v2.pth", "imagenet_class_indices.json", "imagenet-sample", 77.80),
+    ],
+)
+def test_real_checkpoints_keep_pytorch_accuracy(
+    shared_data: Path, tmp_path: Path, checkpoint: str, classes: str, pictures: str, top1: float
+) -> None:
+    """flowers/val has 367 photographs, imagenet-sample 500; the accuracies are torchvision's."""
+    options = ExportOptions(
+        output=tmp_path / "real.bundle",
+        classes=shared_data / classes,
+        data=shared_data / pictures,
+        preprocess="imagenet",
+    )
+    report = export_checkpoint(shared_data / "checkpoints" / checkpoint, options)
+    assert report.accuracy["pytorch"] == pytest.approx(top1, abs=0.005)
+    assert report.accuracy["fp32"] == report.accuracy["pytorch"]
+    assert report.manifest.proofs["parity"]["top1_agreement"] == 100
+    assert report.accuracy["fp16"] == pytest.approx(top1, abs=0.5)
+
+
+@pytest.mark.realdata
+def test_real_cifar_checkpoint(shared_data: Path, tmp_path: Path) -> None:
+    """cifar10/val has 1000 pictures; the PyTorch side is the module built from the checkpoint."""
+    options = ExportOptions(
+        output=tmp_path / "cifar.bundle",
+        classes=shared_data / "cifar10_class_indices.json",
+        data=shared_data / "cifar10" / "val",
+    )
+    report = export_checkpoint(shared_data / "checkpoints" / "cifar10_resnet20.th", options)
+    assert report.manifest.preprocess.input_size_px == (32, 32)
+    assert report.accuracy["pytorch"] > 75
+    assert report.accuracy["fp32"] == report.accuracy["pytorch"]
+    assert report.manifest.proofs["parity"]["images"] == 1000
+
+
+@pytest.mark.realdata
+def test_labelled_pictures_find_the_preprocessing(shared_data: Path, tmp_path: Path) -> None:
+    """Half of flowers/val under the wrong contract: the right one is found and said."""
+    options = ExportOptions(
+        output=tmp_path / "fit.bundle",
+        classes=shared_data / "flowers_class_indices.json",
+        data=shared_data / "flowers" / "val",
+        precisions=("fp32",),
+    )
+    report = export_checkpoint(shared_data / "checkpoints" / "flowers_mobilenet_v2.pth", options)
+    (sentence,) = (s for s in report.manifest.assumptions if s.startswith("preprocessing is"))
+    assert "'imagenet'" in sentence and "half" in sentence and "200 of your" in sentence
