@@ -16,7 +16,9 @@ from resdeploy.deploy.errors import ResdeployError
 
 _COMMANDS = {
     "export": "resdeploy.export.commands:export",
+    "build": "resdeploy.deploy.build_commands:build",
     "predict": "resdeploy.deploy.commands:predict",
+    "verify": "resdeploy.deploy.verify_commands:verify",
     "inspect": "resdeploy.deploy.commands:inspect",
     "doctor": "resdeploy.deploy.commands:doctor",
 }

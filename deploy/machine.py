@@ -65,6 +65,14 @@ def jetson_line() -> str | None:
     return ", ".join(parts)
 
 
+def free_memory_bytes() -> int:
+    """Memory that programs can still have without swapping; 0 where the system does not tell."""
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def power_mode() -> str | None:
     """The power mode's name as nvpmodel gives it; ids and names differ from module to module."""
     match = re.search(r"NV Power Mode:\s*(\S+)", command_output(["nvpmodel", "-q"]))
