@@ -149,7 +149,7 @@ def _bypass(graph: ir.Graph, bn: ir.Node, source: ir.Value) -> None:
     output.replace_all_uses_with(source, replace_graph_outputs=True)
     graph.remove(bn, safe=True)
     if is_output:
-        source.name = name
+        source.name, source.type, source.shape = name, output.type, output.shape
     for value in parameters:
         if value is not None and value.name and value.is_initializer() and not value.uses():
             del graph.initializers[value.name]

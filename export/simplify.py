@@ -6,6 +6,10 @@ For ResNet, ResNeXt, MobileNetV2 and CIFAR ResNets what is left is Conv, Relu or
 GlobalAveragePool, Flatten and Gemm: what every TensorRT since 8.5 fuses and every quantizer knows.
 """
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -65,8 +69,9 @@ def _onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
             onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         )
     try:
-        # Batch norms are fold_batchnorm's: one it has declined must stay.
-        simplified: onnx.ModelProto = onnxsim.simplify(hollow, skip_fuse_bn=True)[0]
+        with _mute_stderr():
+            # Batch norms are fold_batchnorm's: one it has declined must stay.
+            simplified: onnx.ModelProto = onnxsim.simplify(hollow, skip_fuse_bn=True)[0]
     # onnxsim lets pass whatever its C++ core throws.
     except Exception as error:
         raise GraphError(
@@ -79,6 +84,19 @@ def _onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     del simplified.metadata_props[:]
     simplified.metadata_props.extend(model.metadata_props)
     return simplified
+
+
+@contextlib.contextmanager
+def _mute_stderr() -> Iterator[None]:
+    """onnxsim's C++ core warns on descriptor 2 of each constant it could not fold at first try."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _layer_weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

@@ -196,8 +196,8 @@ def _quiet() -> Iterator[None]:
     What such a warning may mean for the result (a branch frozen by tracing, say) is found by
     comparing the graph with the module, not by showing it.
     """
-    logger = logging.getLogger("torch.onnx")
-    disabled, logger.disabled = logger.disabled, True
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with (
             warnings.catch_warnings(),
@@ -207,4 +207,4 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = disabled
+        logging.disable(disabled)
