@@ -71,7 +71,7 @@ class Differences:
 
 def answers(logits: Logits, truth: Indices | None = None) -> Answers:
     """The answers in (N, K) logits; `truth` (N,) holds the true classes where they are known."""
-    finite = np.isfinite(logits).all(axis=1)
+    finite = np.asarray(np.isfinite(logits).all(axis=1))
     index = logits.argmax(axis=1)
     with np.errstate(invalid="ignore", over="ignore"):
         confidence = np.exp(_log_softmax(logits).max(axis=1))

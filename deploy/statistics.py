@@ -69,7 +69,8 @@ def mcnemar_p(lost: int, gained: int) -> float:
     for k in range(min(lost, gained)):
         term = term * (discordant - k) // (k + 1)
         tail += term
-    return min(1.0, 2 * tail / 2**discordant)  # whole numbers: exact, and nothing overflows
+    p: float = 2 * tail / 2**discordant  # whole numbers: exact, nothing overflows
+    return min(1.0, p)
 
 
 def drop_interval(

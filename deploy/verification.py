@@ -1,0 +1,265 @@
+"""`verify`: does a deployment still give PyTorch's answers, and may it ship?
+
+    bundle + pictures ──one pass──▶ answers of every variant ──▶ figures ──▶ gates ──▶ verdict
+           └── reference.npz ─replay─▶ distance from PyTorch's logits ────────┘
+
+What the variants are compared with is the best at hand: a live checkpoint (needs torch) when one
+is given, else fp32.onnx on the CPU, which was proven equal to PyTorch when it was exported. The
+logits PyTorch gave at export, in reference.npz, are replayed always; without pictures they are
+all there is, and on a Jetson they prove an engine without torch.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from resdeploy.deploy.accuracy import Accuracy, measure
+from resdeploy.deploy.baseline import BaselineComparison, compare_with_baseline, read_baseline
+from resdeploy.deploy.bundle import REFERENCE
+from resdeploy.deploy.candidates import Candidate, open_candidates, open_float, precisions_of
+from resdeploy.deploy.contract import labels_gate, metadata_gate
+from resdeploy.deploy.errors import BundleError, InputError
+from resdeploy.deploy.evaluation import Evaluation, evaluate, read_data, replay
+from resdeploy.deploy.gate import Gate, Limits, gates, logits_gate, nothing_gate, worst
+from resdeploy.deploy.output import Progress, silent
+from resdeploy.deploy.recording import Reference, read_reference
+from resdeploy.deploy.session import Model, Session, open_model, sizes_of
+from resdeploy.deploy.specs import Backend, Precision
+from resdeploy.deploy.verify_report import VariantReport, VerifyReport
+
+_CLASSES_NAMED = 5
+
+
+@dataclass(frozen=True)
+class _Anchor:
+    """What the variants are compared with; `name` and `session` None for recorded logits alone."""
+
+    name: str | None
+    session: Session | None
+    sentence: str
+    notes: tuple[str, ...] = ()
+
+
+def verify(
+    bundle: str | Path,
+    *,
+    data: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    precisions: Sequence[Precision] = (),
+    backends: Sequence[Backend | Literal["auto"]] = ("auto",),
+    max_drop: float | None = None,
+    min_top1: float | None = None,
+    min_agreement: float | None = None,
+    baseline: str | Path | None = None,
+    strict: bool = False,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> VerifyReport:
+    """Compare a bundle's variants with PyTorch and judge them; a failed gate is a result.
+
+    Args:
+        bundle: a bundle's folder, or one ONNX file written by resdeploy.
+        data: pictures in class folders or a list `path,label`; a plain folder has no accuracy but
+            an agreement; None replays reference.npz alone.
+        checkpoint: compare with this checkpoint live in PyTorch.
+        precisions: default all that the bundle holds.
+        max_drop: points of top-1 that may be lost (default 1); min_top1, min_agreement: percent.
+        baseline: a file of earlier answers to compare with too.
+        strict: an inconclusive gate fails too.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: a limit, the pictures or the baseline cannot be used.
+        BundleError: the bundle, or its reference.npz, is damaged or of another network.
+        BackendError: a backend is not usable on this machine.
+    """
+    limits = Limits(max_drop, min_top1, min_agreement)
+    model = open_model(bundle)
+    pictures = None if data is None else read_data(Path(data), model.manifest.labels)
+    limits.checked(labelled=pictures is not None and pictures.truth is not None)
+    earlier = None if baseline is None else read_baseline(Path(baseline), model.manifest)
+    if earlier is not None and pictures is None:
+        raise InputError(f"{baseline}: a baseline needs the pictures it was saved with: add --data")
+    with ExitStack() as stack:
+        candidates = open_candidates(model, precisions_of(model, precisions), backends, stack)
+        anchor = _anchor(model, candidates, checkpoint, stack, needed=pictures is not None)
+        recorded = _recorded(model, anchor)
+        sessions = {candidate.name: candidate.session for candidate in candidates}
+        replayed = None if recorded is None else replay(recorded, sessions, progress=progress)
+        evaluation = None
+        if pictures is not None:
+            if anchor.name is not None and anchor.session is not None:
+                sessions[anchor.name] = anchor.session
+            preprocess = model.manifest.preprocess
+            evaluation = evaluate(
+                pictures, preprocess, sessions, reference=anchor.name, progress=progress
+            )
+        elif replayed is None:
+            raise InputError(f"{bundle}: no reference.npz beside it: give pictures with --data")
+        progress("comparing", 0, 0)
+        variants, found = _judge(model, candidates, evaluation, replayed, limits, seed)
+    since = None
+    if earlier is not None and evaluation is not None:
+        since = compare_with_baseline(earlier, evaluation, [v.name for v in variants], seed=seed)
+        found = (*found, *since.gates(limits))
+    verdict = worst(gate.verdict for gate in found)
+    if strict and verdict == "inconclusive":
+        verdict = "fail"
+    notes = (*anchor.notes, *_remarks(model, evaluation, replayed), *_changes(since))
+    return VerifyReport(
+        bundle=Path(bundle),
+        manifest=model.manifest,
+        verdict=verdict,
+        strict=strict,
+        reference=anchor.sentence,
+        variants=variants,
+        gates=found,
+        evaluation=evaluation,
+        baseline=since,
+        notes=notes,
+    )
+
+
+def _anchor(
+    model: Model,
+    candidates: Sequence[Candidate],
+    checkpoint: str | Path | None,
+    stack: ExitStack,
+    *,
+    needed: bool,
+) -> _Anchor:
+    if checkpoint is not None:
+        # torch lives above this package: named as text, not imported
+        live = import_module("resdeploy.export.live")
+        session, remark = live.open_checkpoint(Path(checkpoint), model.manifest)
+        notes = () if remark is None else (remark,)
+        return _Anchor("PyTorch", stack.enter_context(session), f"{checkpoint} in PyTorch", notes)
+    if not needed:
+        return _Anchor(None, None, f"PyTorch's answers recorded in {REFERENCE}")
+    reference = open_float(model, candidates, stack)
+    if reference is None:
+        return _Anchor(None, None, "nothing: there is no fp32 graph")
+    sentence = "fp32.onnx on ort-cpu, proven equal to PyTorch at export"
+    return _Anchor(reference.name, reference.session, sentence)
+
+
+def _recorded(model: Model, anchor: _Anchor) -> Reference | None:
+    """The recorded inputs and logits; a live checkpoint's logits take the place of the recorded.
+
+    Raises:
+        BundleError: damaged, empty, or of another network.
+    """
+    if model.bundle is None or not (model.path / REFERENCE).is_file():
+        return None
+    recorded = read_reference(model.path / REFERENCE)
+    got = (recorded.inputs.shape[1:], recorded.logits.shape[1:])
+    expected = (sizes_of(model.manifest.input), (model.manifest.output.shape[1],))
+    if got != expected or not len(recorded.inputs):
+        raise BundleError(
+            f"{model.path / REFERENCE}: of another bundle: {len(recorded.inputs)} inputs of shape "
+            f"{got[0]} and {got[1][0]} logits, expected {expected[0]} and {expected[1][0]}: "
+            "export again"
+        )
+    if anchor.name is not None and anchor.session is not None and anchor.name == "PyTorch":
+        return Reference(recorded.inputs, anchor.session.run(recorded.inputs))
+    return recorded
+
+
+def _judge(
+    model: Model,
+    candidates: Sequence[Candidate],
+    evaluation: Evaluation | None,
+    replayed: Evaluation | None,
+    limits: Limits,
+    seed: int,
+) -> tuple[tuple[VariantReport, ...], tuple[Gate, ...]]:
+    """Figures and gates of every variant, then what concerns them all."""
+    variants: list[VariantReport] = []
+    found: list[Gate] = []
+    for candidate in candidates:
+        name = candidate.name
+        on_pictures = None if evaluation is None else measure(evaluation, name, seed=seed)
+        recorded = None if replayed is None else measure(replayed, name, seed=seed)
+        own = _gates_of(model, candidate, on_pictures, recorded, evaluation, limits)
+        variants.append(
+            VariantReport(
+                name=name,
+                precision=candidate.precision,
+                variant=candidate.variant,
+                backend=candidate.backend,
+                on_pictures=on_pictures,
+                recorded=recorded,
+                verdict=worst(gate.verdict for gate in own),
+            )
+        )
+        found += own
+    labels = None if evaluation is None else labels_gate(evaluation, model.manifest.labels)
+    return tuple(variants), tuple(found if labels is None else [*found, labels])
+
+
+def _gates_of(
+    model: Model,
+    candidate: Candidate,
+    on_pictures: Accuracy | None,
+    recorded: Accuracy | None,
+    evaluation: Evaluation | None,
+    limits: Limits,
+) -> list[Gate]:
+    name, precision = candidate.name, candidate.precision
+    found = []
+    if recorded is not None:
+        found.append(logits_gate(name, precision, recorded, inputs="recorded inputs"))
+    elif on_pictures is not None and on_pictures.numbers is not None:
+        found.append(logits_gate(name, precision, on_pictures, inputs="pictures"))
+    if evaluation is not None and on_pictures is not None:
+        found += gates(name, on_pictures, limits, pictures=tuple(map(str, evaluation.paths)))
+    elif recorded is not None and not recorded.not_finite:
+        found += gates(name, recorded, limits, pictures=())
+    if not found:
+        found.append(nothing_gate(name))
+    contract = metadata_gate(model, candidate)
+    return found if contract is None else [*found, contract]
+
+
+def _remarks(
+    model: Model, evaluation: Evaluation | None, replayed: Evaluation | None
+) -> tuple[str, ...]:
+    remarks = []
+    if replayed is None:
+        remarks.append(f"no {REFERENCE}: PyTorch's recorded answers were not replayed")
+    if evaluation is not None and evaluation.unreadable:
+        path, why = evaluation.unreadable[0]
+        remarks.append(
+            f"{len(evaluation.unreadable)} pictures could not be read and were left out, "
+            f"the first is {path}: {why}"
+        )
+    if evaluation is not None and evaluation.truth is not None:
+        labels = model.manifest.labels
+        counts = np.bincount(evaluation.truth, minlength=len(labels))
+        missing = [labels[k] for k in np.flatnonzero(counts == 0)]
+        if missing:
+            more = ", …" if len(missing) > _CLASSES_NAMED else ""
+            remarks.append(
+                f"{len(missing)} of {len(labels)} classes have no pictures, their accuracy is "
+                f"unknown: {', '.join(missing[:_CLASSES_NAMED])}{more}"
+            )
+    return tuple(remarks)
+
+
+def _changes(since: BaselineComparison | None) -> tuple[str, ...]:
+    if since is None:
+        return ()
+    remarks = []
+    if since.added or since.removed:
+        remarks.append(
+            f"{since.source.name}: compared on {since.shared} pictures; {since.added} are new, "
+            f"{since.removed} are gone"
+        )
+    if since.missing:
+        remarks.append(f"{since.source.name}: has no answers of {', '.join(since.missing)}")
+    return tuple(remarks)
