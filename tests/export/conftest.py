@@ -50,12 +50,13 @@ class OptionAResNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
         x = F.avg_pool2d(x, x.size()[3])
-        return self.linear(x.view(x.size(0), -1))
+        logits: torch.Tensor = self.linear(x.view(x.size(0), -1))
+        return logits
 
 
 def _headless() -> nn.Module:
     network = ResNet(BasicBlock, [1, 1, 1, 1])
-    network.fc = nn.Identity()
+    network.fc = nn.Identity()  # type: ignore[assignment]
     return network
 
 
@@ -81,6 +82,7 @@ def network() -> Callable[[str], nn.Module]:
         module = _NETWORKS[name]()
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
+                assert part.running_mean is not None and part.running_var is not None
                 nn.init.normal_(part.running_mean, std=0.2)
                 nn.init.uniform_(part.running_var, 0.3, 2.0)
                 nn.init.uniform_(part.weight, 0.5, 1.5)
