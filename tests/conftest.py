@@ -1,10 +1,41 @@
-"""Fixtures shared by the whole suite: where the real data is, and tiny real pictures."""
+"""Fixtures shared by the whole suite: where the real data is, photographs, a tiny real bundle."""
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    import onnx
 
 _SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+_TINY_SIZE_PX = 32
+_TINY_GRAPH = """
+<ir_version: 8, opset_import: ["" : 17]>
+tiny (float[batch, 3, 32, 32] input) => (float[batch, 5] logits)
+{
+    c1 = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (input, w1, b1)
+    r1 = Relu (c1)
+    c2 = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (r1, w2, b2)
+    r2 = Relu (c2)
+    g = GlobalAveragePool (r2)
+    f = Flatten (g)
+    logits = Gemm <transB = 1> (f, w3, b3)
+}
+"""
+_TINY_SHAPES = {
+    "w1": (8, 3, 3, 3),
+    "b1": (8,),
+    "w2": (16, 8, 3, 3),
+    "b2": (16,),
+    "w3": (5, 16),
+    "b3": (5,),
+}
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +44,80 @@ def shared_data() -> Path:
     if not _SHARED_DATA.is_dir():
         pytest.skip("real checkpoints and photographs (../shared/data) are not on this machine")
     return _SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Image.Image]:
+    """Two real photographs of 640x427 pixels (a temple, a flower), which scikit-learn ships."""
+    # found without importing scikit-learn, which takes seconds
+    spec = find_spec("sklearn")
+    assert spec is not None and spec.submodule_search_locations is not None
+    folder = Path(spec.submodule_search_locations[0], "datasets", "images")
+    return [Image.open(folder / name).convert("RGB") for name in ("china.jpg", "flower.jpg")]
+
+
+@pytest.fixture(scope="session")
+def picture_folder(
+    tmp_path_factory: pytest.TempPathFactory, photographs: list[Image.Image]
+) -> Path:
+    """A folder of 24 different JPEG files, cut out of the photographs."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(24):
+        photograph = photographs[number % 2]
+        left, top = 17 * number, 11 * number
+        cut = photograph.crop((left, top, left + 150 + number, top + 120))
+        cut.save(folder / f"cut_{number:02d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_tiny_bundle() -> Callable[[Path, int | None], Path]:
+    """A function that writes a bundle of a tiny real network: (path, classes 5 or None) -> path."""
+    return _write_tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of five classes for 32x32 pictures; read it, copy it, but leave it as it is."""
+    return _write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny.bundle", 5)
+
+
+def _write_tiny_bundle(path: Path, classes: int | None) -> Path:
+    import onnx
+
+    from resdeploy.deploy.bundle import describe_file, new_bundle, write_manifest
+    from resdeploy.deploy.manifest import (
+        Manifest,
+        ModelFacts,
+        graph_metadata,
+        input_spec,
+        output_spec,
+    )
+    from resdeploy.deploy.preprocess import named
+
+    graph = tiny_graph()
+    labels = ("daisy", "dandelion", "roses", "sunflowers", "tulips") if classes else ()
+    facts = ModelFacts("tiny", 1469, classes, "c0ffee" + "0" * 58)
+    size = _TINY_SIZE_PX
+    manifest = Manifest(
+        facts, input_spec(size, size), output_spec(5), named("imagenet", size), labels, {}
+    )
+    metadata = graph_metadata(manifest, "fp32", opset=17, parent_sha256="checkpoint")
+    onnx.helper.set_model_props(graph, metadata)
+    with new_bundle(path) as folder:
+        onnx.save(graph, folder / "fp32.onnx")
+        file = describe_file(folder / "fp32.onnx", opset=17, made_from="checkpoint")
+        write_manifest(folder, manifest.with_variant("fp32", file))
+    return path
+
+
+def tiny_graph() -> "onnx.ModelProto":
+    """Two convolutions and a linear layer with fixed random weights."""
+    import onnx.parser
+
+    model = onnx.parser.parse_model(_TINY_GRAPH)
+    random = np.random.default_rng(7)
+    for name, shape in _TINY_SHAPES.items():
+        values = random.normal(0, 0.5, shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    return model
