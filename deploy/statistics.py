@@ -112,6 +112,8 @@ def agreement_interval(agreeing: int, n: int, *, reach: float = 1.0) -> Interval
 def reach(reference: Answers, found: Differences) -> float:
     """How far the largest error reaches into the smallest margin, from 0 (not at all) to 1."""
     worst, smallest = 2 * float(found.max_abs.max()), float(reference.margin.min())
+    if worst == 0:
+        return 0.0
     if not math.isfinite(worst) or not smallest > 0:
         return 1.0
     return min(1.0, worst / smallest)
