@@ -71,18 +71,18 @@ def picture_folder(
 
 
 @pytest.fixture(scope="session")
-def write_tiny_bundle() -> Callable[[Path, int | None], Path]:
+def write_flower_bundle() -> Callable[[Path, int | None], Path]:
     """A function that writes a bundle of a tiny real network: (path, classes 5 or None) -> path."""
-    return _write_tiny_bundle
+    return _write_flower_bundle
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def flower_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of five classes for 32x32 pictures; read it, copy it, but leave it as it is."""
-    return _write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny.bundle", 5)
+    return _write_flower_bundle(tmp_path_factory.mktemp("bundles") / "flowers.bundle", 5)
 
 
-def _write_tiny_bundle(path: Path, classes: int | None) -> Path:
+def _write_flower_bundle(path: Path, classes: int | None) -> Path:
     import onnx
 
     from resdeploy.deploy.bundle import describe_file, new_bundle, write_manifest

@@ -95,10 +95,11 @@ def test_same_bits_as_torchvision_at_every_size(
         _assert_same(_ALL[name], path)
 
 
-def _save_modes(photograph: Image.Image, folder: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def modes(tmp_path_factory: pytest.TempPathFactory, photographs: list[Image.Image]) -> list[Path]:
     """The same photograph as people's cameras, scanners and drawing programs save it."""
-    folder.mkdir()
-    picture = photograph.crop((0, 0, 301, 233))
+    folder = tmp_path_factory.mktemp("modes")
+    picture = photographs[1].crop((0, 0, 301, 233))
     alpha = picture.convert("L").point(lambda v: 255 - v)
     with_alpha = picture.convert("RGBA")
     with_alpha.putalpha(alpha)
@@ -126,19 +127,16 @@ def _save_modes(photograph: Image.Image, folder: Path) -> list[Path]:
     picture.save(folder / "progressive.jpg", progressive=True, quality=70)
     picture.save(folder / "subsampled.jpg", subsampling=2, quality=30)
     picture.save(folder / "picture.bmp")
-    picture.save(folder / "animated.gif", save_all=True, append_images=[photograph])
+    picture.save(folder / "animated.gif", save_all=True, append_images=[picture.rotate(90)])
     (folder / "gif_named.jpg").write_bytes((folder / "animated.gif").read_bytes())
     return sorted(folder.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:Palette images")
 @pytest.mark.parametrize("name", ["imagenet", "half", "cifar-32", "bicubic"])
-def test_same_bits_as_torchvision_in_every_mode(
-    name: str, photographs: list[Image.Image], tmp_path: Path
-) -> None:
-    paths = _save_modes(photographs[1], tmp_path / "modes")
-    assert len(paths) == 21
-    for path in paths:
+def test_same_bits_as_torchvision_in_every_mode(name: str, modes: list[Path]) -> None:
+    assert len(modes) == 21
+    for path in modes:
         _assert_same(_ALL[name], path)
 
 
