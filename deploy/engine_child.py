@@ -8,7 +8,6 @@ process only. Each event is a line of JSON with its kind: "alive", "progress", "
 
 import json
 import os
-import resource
 import signal
 import sys
 import time
@@ -23,7 +22,7 @@ from resdeploy.deploy.engine_request import BuildReport, BuildRequest
 from resdeploy.deploy.errors import BackendError, InputError, ResdeployError
 from resdeploy.deploy.flavor import import_tensorrt
 from resdeploy.deploy.layer_table import LayerCounts
-from resdeploy.deploy.machine import free_memory_bytes
+from resdeploy.deploy.machine import free_memory_bytes, peak_memory_bytes
 
 _MIB = 1 << 20
 _PR_SET_PDEATHSIG = 1
@@ -61,7 +60,7 @@ def build(request: BuildRequest, send: Send, trt: Any = None) -> BuildReport:
         seconds=round(seconds, 3),
         workspace_mib=workspace // _MIB,
         free_memory_mib=free // _MIB,
-        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        peak_memory_mib=peak_memory_bytes() // _MIB,
         layers=LayerCounts.of(log.layers) if log.layers else None,
         convolutions=(
             LayerCounts.of(layer for layer in log.layers if layer.is_convolution)

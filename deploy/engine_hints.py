@@ -28,8 +28,8 @@ _HINTS: tuple[tuple[str, str], ...] = (
         f"a quantization scale is 0 or vanished in half precision: {_REQUANTIZE}",
     ),
     (
-        r"Failed to import initializer: .*zero_point",
-        f"16-bit quantization is not for TensorRT: {_REQUANTIZE}",
+        r"Failed to import initializer",
+        f"a constant has a type TensorRT does not know; 16-bit quantization is one: {_REQUANTIZE}",
     ),
     (
         r"must have same input types|same type.*Float and Half|of types Float and Half",
@@ -55,7 +55,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
         "this GPU's architecture has no float32 kernels in TensorRT-RTX: use --precision fp16",
     ),
     (
-        r"CUDA driver version is insufficient|cudaError(?:Insufficient)?.{0,3}35|failure.{0,8}: 35",
+        r"CUDA driver version is insufficient|cudaError(?:Insufficient)?.{0,3}35|failure[^:]*: 35",
         "the NVIDIA driver is missing or too old for this TensorRT: nvidia-smi shows the driver; "
         "install a newer one, or a TensorRT for an older CUDA",
     ),

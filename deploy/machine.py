@@ -73,6 +73,17 @@ def free_memory_bytes() -> int:
     return 0
 
 
+def peak_memory_bytes() -> int:
+    """The most memory this process ever held; 0 where the system does not tell.
+
+    Not getrusage: its figure begins with that of the process that started this one.
+    """
+    for line in _lines(Path("/proc/self/status")):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def power_mode() -> str | None:
     """The power mode's name as nvpmodel gives it; ids and names differ from module to module."""
     match = re.search(r"NV Power Mode:\s*(\S+)", command_output(["nvpmodel", "-q"]))
