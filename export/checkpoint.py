@@ -35,7 +35,7 @@ _MISTAKEN = (
     (b"\x1f\x8b", "gzip-compressed: run gunzip on it first"),
     (b"\x08", "an ONNX graph or other protobuf file, not a PyTorch checkpoint"),
 )
-_MAGIC_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # after the two bytes of pickle's PROTO
+_MAGIC_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # after pickle's own header
 _NAMED_IN_ERRORS = 3
 # Where torch allocates and where torch.save puts tensors in its file. Other writers do not, and
 # a kernel that gets an unaligned weight may sum in another order: other last bits.
@@ -111,7 +111,7 @@ def _format_of(path: Path) -> Format:
         return "zip"
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return "safetensors"
-    if head[2:].startswith(_MAGIC_LEGACY):
+    if _MAGIC_LEGACY in head:
         return "legacy"
     for start, kind in _MISTAKEN:
         if head.lstrip().startswith(start):
@@ -231,7 +231,12 @@ def _fitted(
 
 
 def _check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    # A finite sum has finite terms; only a sum that is not may have overflowed and needs the look.
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all()
+    ]
     if bad:
         more = f" and {len(bad) - _NAMED_IN_ERRORS} more" if len(bad) > _NAMED_IN_ERRORS else ""
         raise CheckpointError(

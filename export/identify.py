@@ -124,11 +124,12 @@ def _fit_as(checkpoint: "Checkpoint", shapes: Shapes, found: Fit | None, arch: s
     fitting = [reading for reading in candidates if not reading.differences]
     if fitting:
         return fitting[0]
-    told = f"it is {found.network.name}; " if found else ""
-    disagree = told_differences(nearest(candidates, shapes)) if candidates else ""
+    told = [f"it is {found.network.name}"] if found else []
+    if candidates:
+        told.append(told_differences(nearest(candidates, shapes)))
     raise CheckpointError(
-        f"{checkpoint.path} is not --arch {arch}: {told}{disagree}; leave --arch out, or give your "
-        "own network with --arch module:factory"
+        f"{checkpoint.path} is not --arch {arch}: {'; '.join(told) or 'nothing in it looks so'}; "
+        "leave --arch out, or give your own network with --arch module:factory"
     )
 
 

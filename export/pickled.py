@@ -34,6 +34,7 @@ _OBJECT_PICKLE_LEGACY = 3
 _RUNS_CODE = {"builtins.eval", "builtins.exec", "builtins.compile", "builtins.__import__"}
 _RUNS_CODE_MODULES = {"os", "posix", "nt", "sys", "subprocess", "runpy", "importlib", "ctypes"}
 _STANDS_FOR = "resdeploy_stands_for"
+_REASON_LENGTH = 160
 
 
 def load_plain(path: Path) -> tuple[Any, tuple[str, ...]]:
@@ -154,7 +155,7 @@ def _globals_named(path: Path) -> tuple[str, ...]:
                     (module, name), (IMPORT_MAPPING.get(module, module), name)
                 )
                 names[f"{module}.{name}"] = None
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # lengths in a damaged pickle can even exhaust memory
         raise _damaged(path, error) from error
     return tuple(names)
 
@@ -179,11 +180,16 @@ def _is_torchs_own(name: str) -> bool:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    # torch prepends a page of advice on trusting files; one of its lines says what failed.
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    told = [line for line in lines if "error:" in line] or lines[:1]
-    reason = told[0].rpartition("error:")[2].strip().rstrip(".")
+    # Between torch's pages of advice on trusting files stands the line that says what failed.
+    told = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]
+    told = told.partition(" Check the documentation")[0][:_REASON_LENGTH].rstrip(". ")
+    if told.startswith("Unsupported operand"):
+        return CheckpointError(
+            f"{path} was pickled in a newer way than torch reads without running code ({told}), "
+            "expected pickle protocol 2: save it again with torch.save and no pickle_protocol"
+        )
     return CheckpointError(
-        f"{path} cannot be read as a checkpoint ({reason}): it is damaged, cut short or not from "
-        "torch.save; copy or download it again, or save it anew with torch.save(model.state_dict())"
+        f"{path} cannot be read as a checkpoint ({told or type(error).__name__}): it is damaged, "
+        "cut short or not from torch.save; copy it again or save it anew with "
+        "torch.save(model.state_dict(), …)"
     )

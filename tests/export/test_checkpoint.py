@@ -333,6 +333,14 @@ def truncated_safetensors(state: State, path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def newer_pickle(state: State, path: Path) -> None:
+    torch.save(state, path, pickle_protocol=4)
+
+
+def newer_pickle_legacy(state: State, path: Path) -> None:
+    torch.save(state, path, pickle_protocol=4, _use_new_zipfile_serialization=False)
+
+
 def other_zip(state: State, path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("photos/rose.txt", "a rose")
@@ -359,6 +367,8 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 10
         (truncated_legacy, "damaged, cut short"),
         (cut_in_its_pickle, "damaged, cut short"),
         (truncated_safetensors, "not a whole safetensors file"),
+        (newer_pickle, "expected pickle protocol 2"),
+        (newer_pickle_legacy, "expected pickle protocol 2"),
         (other_zip, "a zip archive but no checkpoint"),
         (bytes_of(b""), "empty"),
         (bytes_of(b"lr: 0.1\nepochs: 90\n"), "a text file"),

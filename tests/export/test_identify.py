@@ -106,7 +106,10 @@ def test_a_name_that_disagrees(tmp_path: Path) -> None:
     checkpoint = saved(small(), tmp_path)
     message = refusal(checkpoint, "resnet18")
     assert "it is resnet(basic 1-1-1-1); layer1.1.conv1.weight (64, 64, 3, 3) is missing" in message
-    assert "is not --arch mobilenet_v2" in refusal(checkpoint, "mobilenet_v2")
+    assert "is not --arch mobilenet_v2: it is resnet(basic 1-1-1-1); features.0.0" in refusal(
+        checkpoint, "mobilenet_v2"
+    )
+    assert "cifar_resnet: it is resnet(basic 1-1-1-1); leave" in refusal(checkpoint, "cifar_resnet")
     with pytest.raises(InputError, match="--arch resnet19 is not known"):
         identify(checkpoint, arch="resnet19")
 
