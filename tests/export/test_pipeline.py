@@ -1,4 +1,4 @@
-"""Whole exports, by file name alone: every architecture proven, repeated, and refused when wrong."""
+"""Whole exports by file name alone: every architecture proven, repeated, refused when wrong."""
 
 import json
 from collections.abc import Callable
@@ -9,13 +9,14 @@ import onnx
 import pytest
 import torch
 import torchvision
+from torchvision.models.resnet import Bottleneck, ResNet
+
 from resdeploy.deploy import load
 from resdeploy.deploy.bundle import read_bundle
 from resdeploy.deploy.errors import CheckpointError, InputError
 from resdeploy.deploy.ort import OrtSession
 from resdeploy.deploy.recording import read_reference
 from resdeploy.export import ExportOptions, export_checkpoint
-from torchvision.models.resnet import Bottleneck, ResNet
 
 CLASSES = 7
 SIZE_PX = 64  # the arithmetic is the same as at 224, in a twelfth of the time
