@@ -55,8 +55,8 @@ class OptionAResNet(nn.Module):
 
 
 def _headless() -> nn.Module:
-    network = ResNet(BasicBlock, [1, 1, 1, 1])
-    network.fc = nn.Identity()  # type: ignore[assignment]
+    network: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1])
+    network.fc = nn.Identity()
     return network
 
 

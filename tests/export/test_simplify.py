@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper, parser
 from torch import nn
 
 from resdeploy.deploy.errors import GraphError
-from resdeploy.export import simplify as simplifying
 from resdeploy.export.fold_batchnorm import fold_batchnorm
+from resdeploy.export.global_pool import use_global_pool
 from resdeploy.export.graph import OPSET, operators
 from resdeploy.export.simplify import simplify
 from resdeploy.export.trace import trace
@@ -57,18 +58,13 @@ def test_the_given_graph_and_its_metadata_survive(network: Build) -> None:
 def test_a_rewrite_that_changes_the_function_is_refused(
     network: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = simplifying.use_global_pool
+    def faulty(graph: ir.Graph) -> int:
+        bias = graph.initializers["linear.bias"]
+        assert bias.const_value is not None
+        bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(1e-3))
+        return use_global_pool(graph)
 
-    def faulty(graph: object) -> int:
-        for tensor in graph.initializers.values():  # type: ignore[attr-defined]
-            if tensor.name == "linear.bias":
-                tensor.const_value = onnx_array(tensor.const_value.numpy() + np.float32(1e-3))
-        return original(graph)  # type: ignore[arg-type]
-
-    def onnx_array(array: np.ndarray) -> object:
-        return simplifying.ir.tensor(array)
-
-    monkeypatch.setattr(simplifying, "use_global_pool", faulty)
+    monkeypatch.setattr("resdeploy.export.simplify.use_global_pool", faulty)
     with pytest.raises(GraphError, match="the simplified graph differs from the traced one by"):
         simplify(trace(network("cifar"), input_size_px=16))
 
