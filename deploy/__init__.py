@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from resdeploy.deploy.optional import lazy_names
 
 if TYPE_CHECKING:
+    from resdeploy.deploy.assertions import assert_accuracy as assert_accuracy
     from resdeploy.deploy.bundle import read_bundle as read_bundle
     from resdeploy.deploy.classifier import Classifier as Classifier
     from resdeploy.deploy.classifier import Prediction as Prediction
     from resdeploy.deploy.classifier import load as load
     from resdeploy.deploy.errors import ResdeployError as ResdeployError
     from resdeploy.deploy.preprocess import Preprocess as Preprocess
+    from resdeploy.deploy.verification import verify as verify
 
 _HOMES = {
     "Classifier": "classifier",
@@ -25,10 +27,21 @@ _HOMES = {
     "load": "classifier",
     "Preprocess": "preprocess",
     "ResdeployError": "errors",
+    "assert_accuracy": "assertions",
     "read_bundle": "bundle",
+    "verify": "verification",
 }
 
-__all__ = ["Classifier", "Prediction", "Preprocess", "ResdeployError", "load", "read_bundle"]
+__all__ = [
+    "Classifier",
+    "Prediction",
+    "Preprocess",
+    "ResdeployError",
+    "assert_accuracy",
+    "load",
+    "read_bundle",
+    "verify",
+]
 
 
 __getattr__ = lazy_names(__name__, _HOMES)
