@@ -16,8 +16,8 @@ import onnxruntime as ort
 from onnx import helper
 
 from resdeploy.deploy.errors import CalibrationError, GraphError
+from resdeploy.deploy.machine import cores
 from resdeploy.deploy.ort import first_line, session_options
-from resdeploy.deploy.pictures import cores
 
 Batch = npt.NDArray[np.float32]
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from resdeploy.deploy.errors import CalibrationError, InputError
-from resdeploy.deploy.pictures import cores, find_pictures, in_order, open_picture
+from resdeploy.deploy.machine import cores
+from resdeploy.deploy.pictures import find_pictures, in_order, open_picture
 from resdeploy.deploy.preprocess import Preprocess
 
 IMAGES = 512

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resdeploy.deploy.errors import GraphError, InputError
+from resdeploy.deploy.machine import cores
 from resdeploy.deploy.manifest import Manifest
-from resdeploy.deploy.pictures import cores, in_order, read_input
+from resdeploy.deploy.pictures import in_order, read_input
 from resdeploy.deploy.session import Model, Session, open_model, open_session
 from resdeploy.deploy.specs import Backend, Precision
 

@@ -25,9 +25,9 @@ from resdeploy.deploy.compare import (
     join_differences,
 )
 from resdeploy.deploy.errors import InputError
+from resdeploy.deploy.machine import cores
 from resdeploy.deploy.output import Progress, silent
 from resdeploy.deploy.pictures import (
-    cores,
     find_pictures,
     in_order,
     labelled_pictures,

@@ -1,14 +1,18 @@
 """Facts about this machine that decide speed and what can run: CPU, GPU, Jetson, power mode."""
 
+import os
 import platform
 import re
 import subprocess
 from pathlib import Path
 
-from resdeploy.deploy.pictures import cores
-
 # What decides the speed and the saturation of INT8 on a CPU (x86 flags; Arm's dot product).
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "fp16")
+
+
+def cores() -> int:
+    """Processors this process may run on, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -37,11 +37,6 @@ class LabelledPicture:
     index: int
 
 
-def cores() -> int:
-    """Processors this process may run on, which in a container are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def open_picture(path: str | Path) -> Image.Image:
     """Decode a picture file to RGB, as torchvision's `ImageFolder` does.
 

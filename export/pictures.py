@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.deploy.errors import InputError
+from resdeploy.deploy.machine import cores
 from resdeploy.deploy.output import Progress, silent
 from resdeploy.deploy.pictures import (
-    cores,
     find_pictures,
     in_order,
     labelled_pictures,

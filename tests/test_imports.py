@@ -51,14 +51,15 @@ def test_the_three_packages_and_the_command_import_nothing_heavy() -> None:
     assert not names.intersection(_HEAVY)
 
 
-def test_help_of_every_command_imports_nothing_heavy() -> None:
+def test_help_of_every_command_imports_nothing_but_click() -> None:
+    # half of the 0.25 s that --help may take are Python's and click's own
     names = _imported(
         "from click.testing import CliRunner\n"
         "from resdeploy.deploy.cli import cli\n"
-        "for name in cli.list_commands(None):\n"
-        "    assert CliRunner().invoke(cli, [name, '--help']).exit_code == 0, name"
+        "for words in [], *([name] for name in cli.list_commands(None)):\n"
+        "    assert CliRunner().invoke(cli, [*words, '--help']).exit_code == 0, words"
     )
-    assert not names.intersection(_HEAVY)
+    assert not names.intersection({*_HEAVY, "numpy", "PIL", "rich"})
 
 
 def test_every_module_of_deploy_not_named_for_a_library_imports_without_one() -> None:
