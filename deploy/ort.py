@@ -1,4 +1,6 @@
-"""Runs an ONNX graph in ONNX Runtime, on the CPU or through CUDA. The only home of onnxruntime.
+"""Runs an ONNX graph in ONNX Runtime, on the CPU, through CUDA or through TensorRT.
+
+The only home of onnxruntime.
 
 How INT8 is evaluated on a CPU is decided here, so that nobody has to know:
 
@@ -25,6 +27,7 @@ from resdeploy.deploy.specs import Backend, TensorSpec, Variant
 _PROVIDERS: dict[Backend, str] = {
     "ort-cpu": "CPUExecutionProvider",
     "ort-cuda": "CUDAExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
 }
 _LOG_ERRORS_ONLY = 3
 
@@ -39,8 +42,13 @@ class OrtSession:
         backend: Backend = "ort-cpu",
         variant: Variant = "fp32",
         threads: int | None = None,
+        cache: Path | None = None,
     ) -> None:
         """Load a graph from its path or its bytes.
+
+        Args:
+            cache: folder where ort-tensorrt keeps its engines, so that only the first opening on
+                a machine takes minutes.
 
         Raises:
             BackendError: the provider is not in this onnxruntime or does not start.
@@ -49,7 +57,8 @@ class OrtSession:
         self.backend = backend
         self.variant = variant
         self.threads = threads
-        self._session = _open(graph, backend, session_options(variant, threads))
+        provider = _provider_options(backend, variant, cache)
+        self._session = _open(graph, backend, session_options(variant, threads), provider)
         self.input = _spec(self._session.get_inputs()[0])
         self.output = _spec(self._session.get_outputs()[0])
 
@@ -62,11 +71,26 @@ class OrtSession:
         """
         check_batch(batch, self.input)
         try:
-            (logits,) = self._session.run([self.output.name], {self.input.name: batch})
+            if self.backend == "ort-cpu":
+                (logits,) = self._session.run([self.output.name], {self.input.name: batch})
+            else:
+                logits = self._run_bound(batch)
         except Exception as error:  # onnxruntime raises its own classes derived from Exception
             raise BackendError(f"{self.backend}: inference failed: {first_line(error)}") from error
         result: NDArray[np.float32] = logits
         return result
+
+    def _run_bound(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run with the input's copy to the device, and the output's back, on the run's own stream.
+
+        A binding of its own for every run keeps threads apart.
+        """
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(self.input.name, np.ascontiguousarray(batch))
+        binding.bind_output(self.output.name, "cpu")
+        self._session.run_with_iobinding(binding)
+        logits: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
+        return logits
 
     def close(self) -> None:
         """Release the session; a later `run` fails."""
@@ -123,8 +147,26 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _provider_options(backend: Backend, variant: Variant, cache: Path | None) -> dict[str, str]:
+    """What the provider must be told; TensorRT's finds its precision in flags, not in the graph."""
+    if backend != "ort-tensorrt":
+        return {}
+    options = {
+        "trt_fp16_enable": str(int(variant != "fp32")),
+        "trt_int8_enable": str(int(variant.startswith("int8"))),
+    }
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        for kind in ("engine", "timing"):
+            options |= {f"trt_{kind}_cache_enable": "1", f"trt_{kind}_cache_path": str(cache)}
+    return options
+
+
 def _open(
-    graph: Path | bytes, backend: Backend, options: ort.SessionOptions
+    graph: Path | bytes,
+    backend: Backend,
+    options: ort.SessionOptions,
+    provider_options: dict[str, str] | None = None,
 ) -> ort.InferenceSession:
     provider = _PROVIDERS[backend]
     if provider not in ort.get_available_providers():
@@ -132,11 +174,13 @@ def _open(
             f"backend {backend}: this onnxruntime {ort.__version__} has no {provider}: "
             "pip install onnxruntime-gpu"
         )
-    if backend == "ort-cuda":
+    if backend != "ort-cpu":
         _preload_cuda()
     source = str(graph) if isinstance(graph, Path) else graph
     try:
-        session = ort.InferenceSession(source, options, providers=[provider])
+        session = ort.InferenceSession(
+            source, options, providers=[(provider, provider_options or {})]
+        )
     except Exception as error:  # onnxruntime raises its own classes derived from Exception
         what = str(graph) if isinstance(graph, Path) else "graph"
         if isinstance(graph, Path) and not graph.is_file():

@@ -127,7 +127,7 @@ def open_session(
     Args:
         model: what `open_model` gives.
         precision: default fp32, or what a lone ONNX file holds.
-        backend: "auto" is the GPU where a warm-up inference runs on it, else the CPU.
+        backend: "auto" is the fastest here that gives the reference's answers (see `choice`).
         threads: bounds the CPU threads of one run; default all cores.
 
     Raises:
@@ -145,24 +145,44 @@ def open_session(
         from resdeploy.deploy.trt import open_engine
 
         return open_engine(model, precision, backend)
-    if backend != "ort-cpu" and (problem := cuda_problem()):
-        raise BackendError(f"backend {backend} needs an NVIDIA GPU: {problem}; use ort-cpu")
     variant = model.variant_for(precision, backend)
+    if backend != "ort-cpu":
+        return _open_on_gpu(model, precision, backend, variant)
     graph = model.graph(variant)
     with needs(f"backend {backend}"):
         from resdeploy.deploy.ort import OrtSession
     return OrtSession(graph, backend=backend, variant=variant, threads=threads)
 
 
+def _open_on_gpu(model: Model, precision: Precision, backend: Backend, variant: Variant) -> Session:
+    """A provider counts as present only after it gave the reference's logits."""
+    if problem := cuda_problem():
+        raise BackendError(f"backend {backend} needs an NVIDIA GPU: {problem}; use ort-cpu")
+    from resdeploy.deploy.engine_store import engines_folder
+    from resdeploy.deploy.warm_up import reference_pictures, warm_up
+
+    graph = model.graph(variant)
+    cache = engines_folder(model) / backend if backend == "ort-tensorrt" else None
+    with needs(f"backend {backend}"):
+        from resdeploy.deploy.ort import OrtSession
+    session = OrtSession(graph, backend=backend, variant=variant, cache=cache)
+    try:
+        outcome = warm_up(session, precision, reference_pictures(model))
+        if not outcome.passed:
+            raise BackendError(
+                f"backend {backend} gives other logits than PyTorch here ({outcome}): use ort-cpu"
+            )
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
 def _open_auto(model: Model, precision: Precision, threads: int | None) -> Session:
-    if cuda_problem() is None:
-        try:
-            session = open_session(model, precision=precision, backend="ort-cuda")
-            session.run(np.zeros((1, *sizes_of(session.input)), np.float32))
-            return session
-        except BackendError:
-            pass  # no CUDA provider, or one without kernels for this GPU
-    return open_session(model, precision=precision, backend="ort-cpu", threads=threads)
+    from resdeploy.deploy.choice import choose
+
+    backend = choose(model, (precision,)).backend
+    return open_session(model, precision=precision, backend=backend, threads=threads)
 
 
 def sizes_of(spec: TensorSpec) -> tuple[int, ...]:
