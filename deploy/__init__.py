@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from resdeploy.deploy.classifier import Classifier as Classifier
     from resdeploy.deploy.classifier import Prediction as Prediction
     from resdeploy.deploy.classifier import load as load
+    from resdeploy.deploy.engine import build_engine as build_engine
     from resdeploy.deploy.errors import ResdeployError as ResdeployError
     from resdeploy.deploy.preprocess import Preprocess as Preprocess
     from resdeploy.deploy.verification import verify as verify
 
 _HOMES = {
+    "build_engine": "engine",
     "Classifier": "classifier",
     "Prediction": "classifier",
     "load": "classifier",
@@ -38,6 +40,7 @@ __all__ = [
     "Preprocess",
     "ResdeployError",
     "assert_accuracy",
+    "build_engine",
     "load",
     "read_bundle",
     "verify",

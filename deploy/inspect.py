@@ -1,10 +1,11 @@
-"""Says what a path is: a bundle, an ONNX file, or (through resdeploy.export) a checkpoint."""
+"""Says what a path is: a bundle, an ONNX file, an engine, or (by resdeploy.export) a checkpoint."""
 
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from resdeploy.deploy.bundle import REFERENCE, read_bundle
+from resdeploy.deploy.engine_store import describe_engine
 from resdeploy.deploy.errors import InputError, ResdeployError
 from resdeploy.deploy.manifest import Manifest
 from resdeploy.deploy.optional import needs
@@ -23,6 +24,8 @@ def inspect(path: Path) -> dict[str, Any]:
         return _bundle(path)
     if path.suffix.lower() == ".onnx":
         return _graph(path)
+    if path.suffix.lower() == ".engine":
+        return describe_engine(path)
     # A checkpoint needs torch, which lives above this package: named as text, not imported.
     with needs("inspecting a checkpoint"):
         describe = import_module("resdeploy.export.describe")
