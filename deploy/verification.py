@@ -19,12 +19,17 @@ from typing import Literal
 import numpy as np
 
 from resdeploy.deploy.accuracy import Accuracy, measure
-from resdeploy.deploy.baseline import BaselineComparison, compare_with_baseline, read_baseline
+from resdeploy.deploy.baseline import (
+    Baseline,
+    BaselineComparison,
+    compare_with_baseline,
+    read_baseline,
+)
 from resdeploy.deploy.bundle import REFERENCE
 from resdeploy.deploy.candidates import Candidate, open_candidates, open_float, precisions_of
 from resdeploy.deploy.contract import labels_gate, metadata_gate
 from resdeploy.deploy.errors import BundleError, InputError
-from resdeploy.deploy.evaluation import Evaluation, evaluate, read_data, replay
+from resdeploy.deploy.evaluation import Evaluation, Pictures, evaluate, read_data, replay
 from resdeploy.deploy.gate import Gate, Limits, gates, logits_gate, nothing_gate, worst
 from resdeploy.deploy.output import Progress, silent
 from resdeploy.deploy.recording import Reference, read_reference
@@ -82,47 +87,62 @@ def verify(
     model = open_model(bundle)
     pictures = None if data is None else read_data(Path(data), model.manifest.labels)
     limits.checked(labelled=pictures is not None and pictures.truth is not None)
-    earlier = None if baseline is None else read_baseline(Path(baseline), model.manifest)
-    if earlier is not None and pictures is None:
-        raise InputError(f"{baseline}: a baseline needs the pictures it was saved with: add --data")
+    earlier = _earlier(baseline, model, pictures)
     with ExitStack() as stack:
         candidates = open_candidates(model, precisions_of(model, precisions), backends, stack)
         anchor = _anchor(model, candidates, checkpoint, stack, needed=pictures is not None)
-        recorded = _recorded(model, anchor)
-        sessions = {candidate.name: candidate.session for candidate in candidates}
-        replayed = None if recorded is None else replay(recorded, sessions, progress=progress)
-        evaluation = None
-        if pictures is not None:
-            if anchor.name is not None and anchor.session is not None:
-                sessions[anchor.name] = anchor.session
-            preprocess = model.manifest.preprocess
-            evaluation = evaluate(
-                pictures, preprocess, sessions, reference=anchor.name, progress=progress
-            )
-        elif replayed is None:
-            raise InputError(f"{bundle}: no reference.npz beside it: give pictures with --data")
-        progress("comparing", 0, 0)
+        evaluation, replayed = _run(model, candidates, anchor, pictures, progress)
         variants, found = _judge(model, candidates, evaluation, replayed, limits, seed)
     since = None
     if earlier is not None and evaluation is not None:
         since = compare_with_baseline(earlier, evaluation, [v.name for v in variants], seed=seed)
         found = (*found, *since.gates(limits))
     verdict = worst(gate.verdict for gate in found)
-    if strict and verdict == "inconclusive":
-        verdict = "fail"
-    notes = (*anchor.notes, *_remarks(model, evaluation, replayed), *_changes(since))
     return VerifyReport(
         bundle=Path(bundle),
         manifest=model.manifest,
-        verdict=verdict,
+        verdict="fail" if strict and verdict == "inconclusive" else verdict,
         strict=strict,
         reference=anchor.sentence,
         variants=variants,
         gates=found,
         evaluation=evaluation,
         baseline=since,
-        notes=notes,
+        notes=(*anchor.notes, *_remarks(model, evaluation, replayed), *_changes(since)),
     )
+
+
+def _earlier(
+    baseline: str | Path | None, model: Model, pictures: Pictures | None
+) -> Baseline | None:
+    """The baseline to compare with, read before minutes of work."""
+    if baseline is None:
+        return None
+    if pictures is None:
+        raise InputError(f"{baseline}: a baseline needs the pictures it was saved with: add --data")
+    return read_baseline(Path(baseline), model.manifest)
+
+
+def _run(
+    model: Model,
+    candidates: Sequence[Candidate],
+    anchor: _Anchor,
+    pictures: Pictures | None,
+    progress: Progress,
+) -> tuple[Evaluation | None, Evaluation | None]:
+    """The answers to the pictures, and to the recorded inputs; at least one of them."""
+    recorded = _recorded(model, anchor)
+    sessions = {candidate.name: candidate.session for candidate in candidates}
+    replayed = None if recorded is None else replay(recorded, sessions, progress=progress)
+    if pictures is None:
+        if replayed is None:
+            raise InputError(f"{model.path}: no {REFERENCE} beside it: give pictures with --data")
+        return None, replayed
+    if anchor.name is not None and anchor.session is not None:
+        sessions[anchor.name] = anchor.session
+    preprocess = model.manifest.preprocess
+    evaluation = evaluate(pictures, preprocess, sessions, reference=anchor.name, progress=progress)
+    return evaluation, replayed
 
 
 def _anchor(

@@ -63,9 +63,9 @@ def workplace(
     (tmp_path / "ci").mkdir()
     programs = tmp_path / "programs"
     programs.mkdir()
-    note_down = 'echo "$@" >> installed.txt'
+    note_down, python = 'echo "$@" >> installed.txt', f'exec {sys.executable} "$@"'
     scripts = {
-        "python": f'case "$*" in *"pip install"*) {note_down};; *) exec {sys.executable} "$@";; esac',
+        "python": f'case "$*" in *"pip install"*) {note_down};; *) {python};; esac',
         "resdeploy": f'exec {sys.executable} -c "{_MAIN}" "$@"',
     }
     for name, script in scripts.items():
