@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from resdeploy.deploy.pictures import (
 )
 from resdeploy.deploy.preprocess import Preprocess, named
 from resdeploy.deploy.session import Session
+from resdeploy.deploy.statistics import mcnemar_p
 from resdeploy.export.reference_inputs import builtin_inputs
 
 _BATCH = 16
@@ -121,7 +121,8 @@ def fit_preprocess(
     fits = {name: 100 * float(answers.mean()) for name, answers in right.items()}
     figures = ", ".join(f"{name} {fit:.1f} %" for name, fit in fits.items())
     best = max(fits, key=lambda name: fits[name])
-    p_value = _mcnemar_p(right[best], right[assumed.name])
+    ahead, behind = right[best] & ~right[assumed.name], right[assumed.name] & ~right[best]
+    p_value = mcnemar_p(int(behind.sum()), int(ahead.sum()))
     if best == assumed.name or p_value >= _SIGNIFICANT:
         why = "fits best" if best == assumed.name else "none fits significantly better"
         chosen = assumed
@@ -144,14 +145,6 @@ def _right_answers(
         for inputs, positions in pictures.inputs(preprocess)
     ]
     return np.concatenate(right)
-
-
-def _mcnemar_p(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Exact two-sided McNemar test on paired answers (binomial with p = 1/2 on the discordant)."""
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    discordant = only_a + only_b
-    tail = sum(comb(discordant, k) for k in range(min(only_a, only_b) + 1))
-    return float(min(1, 2 * tail / 2**discordant))
 
 
 def _has_class_folders(folder: Path) -> bool:
