@@ -34,11 +34,16 @@ _SCAN_BATCH = 4  # bounds the memory of the scan
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _LAYERS = {"Conv", "Gemm"}
-_HALF_OPERATORS = _LAYERS | {
-    *("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "HardSigmoid"),
-    *("HardSwish", "LeakyRelu", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Sigmoid", "Slice"),
-    *("Squeeze", "Tanh", "Transpose", "Unsqueeze"),
-}
+# Not worth a scan of their own: half of all activations.
+_FOLLOWERS = {"Clip", "Flatten", "GlobalAveragePool", "MaxPool", "Relu"}
+_HALF_OPERATORS = (
+    _LAYERS
+    | _FOLLOWERS
+    | {
+        *("Add", "AveragePool", "Concat", "HardSigmoid", "HardSwish", "LeakyRelu", "Mul", "Pad"),
+        *("Reshape", "Sigmoid", "Slice", "Squeeze", "Tanh", "Transpose", "Unsqueeze"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def _scan(
     """Tensor → max |value| over the samples, reduced inside the graph to keep memory small."""
     scan = onnx.ModelProto()
     scan.CopyFrom(model)
-    names = [value.name or "" for node in graph for value in node.outputs if _is_float(value)]
+    scanned = [node for node in graph if node.op_type not in _FOLLOWERS]
+    names = [value.name or "" for node in scanned for value in node.outputs if _is_float(value)]
     names.append(graph.inputs[0].name or "")
     del scan.graph.output[:]
     for number, name in enumerate(names):
@@ -110,7 +116,23 @@ def _scan(
         raise GraphError(
             f"the graph does not run on the samples of shape {samples.shape}: {first_line(error)}"
         ) from error
-    return dict(zip(names, peaks.tolist(), strict=True))
+    found = dict(zip(names, peaks.tolist(), strict=True))
+    _follow(graph, found)
+    return found
+
+
+def _follow(graph: ir.Graph, peaks: dict[str, float]) -> None:
+    """Peaks of what only selects or averages: no larger than those of the tensor it reads."""
+    for node in graph:
+        if node.op_type not in _FOLLOWERS or node.inputs[0] is None:
+            continue
+        peak = peaks[node.inputs[0].name or ""]
+        if node.op_type == "Clip":
+            bounds = [value.const_value for value in node.inputs[1:] if value is not None]
+            limits = [float(bound.numpy()) for bound in bounds if bound is not None]
+            if len(limits) == 2 and limits[0] <= 0 <= limits[1]:
+                peak = min(peak, max(-limits[0], limits[1]))
+        peaks[node.outputs[0].name or ""] = peak
 
 
 def _why_float(node: ir.Node, peaks: Mapping[str, float]) -> str | None:

@@ -10,12 +10,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import onnxsim
-from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
 from resdeploy.deploy.errors import GraphError
@@ -23,18 +20,15 @@ from resdeploy.export.global_pool import use_global_pool
 from resdeploy.export.graph import finish, first_line
 from resdeploy.export.names import use_parameter_names
 from resdeploy.export.pad_shortcut import use_shortcut_convolution
+from resdeploy.export.same_function import check_same_function
 
-# Both graphs run the same float32 kernels; only the pooling may sum in another order.
-_TOLERANCE = 1e-5
 _LAYERS = {"Conv", "ConvTranspose", "Gemm"}
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """The canonical form of `model`; the graph given is not changed.
 
-    Checked in ONNX Runtime on random images, two before, three in another order after: each must
-    keep its logits, so the function is the same, the batch axis is truly dynamic, and no image
-    has a say in another's result.
+    The result is proven to compute the same, for a batch of any size (`same_function`).
 
     Raises:
         GraphError: onnxsim fails, the graph does not run at another batch size, or it would
@@ -49,7 +43,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     passes.TopologicalSortPass()(edited)
     use_parameter_names(edited.graph)
     result = finish(edited)
-    _check_equal(model, result)
+    check_same_function(model, result)
     return result
 
 
@@ -108,43 +102,3 @@ def _layer_weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
             (as_weight if node.op_type in _LAYERS and index in (1, 2) else otherwise).add(name)
     names = as_weight - otherwise
     return {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in names}
-
-
-def _check_equal(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    dims = [dim.dim_value for dim in after.graph.input[0].type.tensor_type.shape.dim[1:]]
-    images = np.random.default_rng(0).standard_normal((3, *dims), np.float32)
-    expected = _logits(before, images[:2])
-    # A batch other than the traced one: a graph that has baked that number in fails here.
-    got = _logits(after, images[::-1])[:0:-1]
-    if got.shape != expected.shape:
-        raise GraphError(
-            f"the simplified graph gives logits of shape {got.shape}, the traced one "
-            f"{expected.shape}: the network fixes its batch size or mixes the images of a batch"
-        )
-    largest = max(1.0, float(np.abs(expected).max(initial=0.0)))
-    error = float(np.abs(got - expected).max(initial=0.0))
-    if not error <= _TOLERANCE * largest:
-        raise GraphError(
-            f"the simplified graph differs from the traced one by {error:.3g} on logits up to "
-            f"{largest:.3g}, expected at most {_TOLERANCE * largest:.3g}: if the network's logits "
-            "are finite and no image depends on the rest of its batch, please report it"
-        )
-
-
-def _logits(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # The graph as written, and loaded in a third of the time.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        output = session.run(None, {model.graph.input[0].name: images})[0]
-    # ONNX Runtime's exceptions share no base class of their own.
-    except Exception as error:
-        raise GraphError(
-            f"the traced graph does not run with a batch of {len(images)}: {first_line(error)}: "
-            "does the network fix the batch size, for instance with x.view(2, -1)"
-        ) from error
-    return np.asarray(output, np.float32)

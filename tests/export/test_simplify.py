@@ -73,7 +73,7 @@ def test_a_graph_onnxsim_cannot_take_is_refused_in_one_line() -> None:
     model = parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]>'
         "agraph (float[batch, 3, 4, 4] input) => (float[batch, 3] logits)"
-        "{ logits = Gemm(input, weight) }"
+        "{ logits = Gemm(nowhere, weight) }"
     )
     model.graph.initializer.append(numpy_helper.from_array(np.ones((3, 3), np.float32), "weight"))
     with pytest.raises(GraphError) as caught:
