@@ -177,7 +177,7 @@ def _sections(description: dict[str, Any]) -> list[tuple[str, list[tuple[str, st
             nested.append((key, [(str(name), _text(item)) for name, item in value.items()]))
         else:
             flat.append((key, _text(value)))
-    return [(description["kind"], flat[1:]), *nested]
+    return [(description["kind"], flat[1:]), *(section for section in nested if section[1])]
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from resdeploy.deploy.bundle import REFERENCE, read_bundle
 from resdeploy.deploy.engine_store import describe_engine
-from resdeploy.deploy.errors import InputError, ResdeployError
+from resdeploy.deploy.errors import InputError, MissingDependencyError, ResdeployError
 from resdeploy.deploy.manifest import Manifest
 from resdeploy.deploy.optional import needs
 from resdeploy.deploy.session import open_model
@@ -64,11 +64,19 @@ def _bundle(path: Path) -> dict[str, Any]:
 def _graph(path: Path) -> dict[str, Any]:
     description: dict[str, Any] = {"kind": "ONNX graph", "bytes": path.stat().st_size}
     try:
-        graph = import_module("resdeploy.export.graph")
-    except ModuleNotFoundError:
-        description["operators"] = "not counted: pip install 'resdeploy[export]'"
+        with needs("counting operators"):
+            graph = import_module("resdeploy.export.graph")
+    except MissingDependencyError as error:
+        description["operators"] = str(error)
     else:
-        description |= graph.describe_graph(path)
+        model = graph.load_graph(path)
+        description |= {
+            "opset": graph.opset(model),
+            "parameters": graph.parameters(model),
+            "inputs": [_argument(value) for value in model.graph.input],
+            "outputs": [_argument(value) for value in model.graph.output],
+            "operators": graph.operators(model),
+        }
     try:
         manifest = open_model(path).manifest
     except ResdeployError as error:
@@ -95,6 +103,11 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "preprocess": manifest.preprocess.to_json(),
         "assumptions": list(manifest.assumptions),
     }
+
+
+def _argument(value: Any) -> str:
+    dimensions = value.type.tensor_type.shape.dim
+    return f"{value.name} ({', '.join(str(d.dim_param or d.dim_value) for d in dimensions)})"
 
 
 def _tensor(name: str, shape: tuple[int | str, ...], dtype: str) -> str:

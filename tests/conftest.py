@@ -1,6 +1,8 @@
 """Fixtures shared by the whole suite: where the real data is, photographs, a tiny real bundle."""
 
+import sys
 from collections.abc import Callable
+from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,11 @@ from PIL import Image
 if TYPE_CHECKING:
     import onnx
 
-_SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+_ROOT = Path(__file__).resolve().parents[1]
+_SHARED_DATA = _ROOT.parent / "shared" / "data"
+
+# the dependencies, and what rich brings
+_BASE = ("numpy", "pillow", "click", "rich", "markdown-it-py", "mdurl", "pygments")
 
 _TINY_SIZE_PX = 32
 _TINY_GRAPH = """
@@ -121,3 +127,31 @@ def tiny_graph() -> "onnx.ModelProto":
         values = random.normal(0, 0.5, shape).astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     return model
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
+    """A Python with the base installation only: what `pip install resdeploy` brings.
+
+    Returns a function: extra distributions -> the command line of that interpreter, to which a
+    program's text and its arguments are added. It runs without site-packages, on a folder of
+    links to the distributions that are really installed.
+    """
+
+    def command(*extra: str) -> list[str]:
+        folder = tmp_path_factory.mktemp("bare")
+        for name in (*_BASE, *extra):
+            found = distribution(name)
+            for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+                (folder / top).symlink_to(str(found.locate_file(top)))
+        (folder / "resdeploy").mkdir()
+        for package in ("deploy", "export", "calibration"):
+            (folder / "resdeploy" / package).symlink_to(_ROOT / package)
+        for file in distribution("resdeploy").files or ():
+            if file.parts[0].endswith(".dist-info"):
+                (folder / file.parts[0]).mkdir(exist_ok=True)
+                (folder / file).symlink_to(str(file.locate()))
+        code = f"import sys; sys.path.insert(0, {str(folder)!r})"
+        return [sys.executable, "-S", "-E", "-c", f"{code}; exec(sys.argv.pop(1))"]
+
+    return command
