@@ -19,6 +19,7 @@ _COMMANDS = {
     "build": "resdeploy.deploy.build_commands:build",
     "predict": "resdeploy.deploy.commands:predict",
     "verify": "resdeploy.deploy.verify_commands:verify",
+    "bench": "resdeploy.deploy.bench_commands:bench",
     "inspect": "resdeploy.deploy.commands:inspect",
     "doctor": "resdeploy.deploy.commands:doctor",
 }

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from resdeploy.deploy.bundle import replaced_file
+from resdeploy.deploy.bundle import MANIFEST, REPORTS, replaced_file
 from resdeploy.deploy.errors import InputError
 
 
@@ -35,3 +35,14 @@ def write_text(path: Path, text: str) -> None:
         return
     with replaced_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def save_in_bundle(bundle: Path, name: str, text: str) -> None:
+    """Keep a result under `reports/` of a bundle; one that cannot be written is left alone."""
+    folder = bundle / REPORTS
+    try:
+        if (bundle / MANIFEST).is_file():
+            folder.mkdir(exist_ok=True)
+            write_text(folder / name, text)
+    except (OSError, InputError):
+        return  # a copy for later, not what was asked for
