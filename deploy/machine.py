@@ -7,7 +7,16 @@ import subprocess
 from pathlib import Path
 
 # What decides the speed and the saturation of INT8 on a CPU (x86 flags; Arm's dot product).
-_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "fp16")
+_CPU_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+    "asimdhp",
+)
 
 
 def cores() -> int:
