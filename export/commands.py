@@ -154,7 +154,7 @@ def _print_report(report: "ExportReport") -> None:
         ("parameters", f"{model.parameters:,}"),
         ("classes", _some(manifest.labels) if model.classes else "none: pooled features"),
         ("batch norms", f"{fold['folded']} folded, {fold['left']} left"),
-        ("proven on", f"{proofs['parity']['images']} pictures"),
+        ("proven on", proofs["parity"]["pictures"]),
         *((("PyTorch top-1", f"{report.accuracy['pytorch']:.2f} %"),) if report.accuracy else ()),
     ]
     print_table((str(report.bundle), ""), rows)

@@ -180,9 +180,7 @@ def _preprocess(
     changed = options.mean or options.std or options.resize_px
 
     def with_changes(preprocess: Preprocess) -> Preprocess:
-        return override(
-            preprocess, mean=options.mean, std=options.std, resize_px=options.resize_px
-        )
+        return override(preprocess, mean=options.mean, std=options.std, resize_px=options.resize_px)
 
     if options.preprocess is not None:
         return with_changes(resolve(options.preprocess, options.input_size_px)), ()

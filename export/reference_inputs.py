@@ -12,21 +12,19 @@ from PIL import Image
 from resdeploy.deploy.preprocess import Preprocess
 
 _SIDE_PX = 256
-_SPECTRA = 4
+_TEXTURES = 2
 
 
 def builtin_pictures() -> list[Image.Image]:
-    """Eight fixed RGB pictures of 256x256 pixels."""
+    """Four fixed RGB pictures of 256x256 pixels."""
     y, x = np.mgrid[0:_SIDE_PX, 0:_SIDE_PX] / _SIDE_PX
     radius = np.hypot(x - 0.5, y - 0.5)
     structured = [
-        np.stack([x, y, 1 - x], axis=-1),
-        np.stack([radius < 0.35, radius < 0.25, radius < 0.15], axis=-1) * 0.9,
         np.stack([(np.floor(x * n) + np.floor(y * n)) % 2 for n in (8, 16, 32)], axis=-1),
         np.stack([0.5 + 0.5 * np.sin(60 * radius + phase) for phase in (0, 2, 4)], axis=-1),
     ]
     random = np.random.default_rng(0)
-    textures = [_natural_texture(random) for _ in range(_SPECTRA)]
+    textures = [_natural_texture(random) for _ in range(_TEXTURES)]
     return [
         Image.fromarray(np.round(255 * picture).astype(np.uint8))
         for picture in (*structured, *textures)
@@ -34,7 +32,7 @@ def builtin_pictures() -> list[Image.Image]:
 
 
 def builtin_inputs(preprocess: Preprocess) -> NDArray[np.float32]:
-    """(8, 3, H, W) float32: the built-in pictures through the network's own preprocessing."""
+    """(4, 3, H, W) float32: the built-in pictures through the network's own preprocessing."""
     return np.stack([preprocess.apply(picture) for picture in builtin_pictures()])
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,17 @@ def test_wrong_usage(checkpoint: Path, arguments: list[str], message: str) -> No
     assert result.exit_code == 2 and message in result.output
 
 
-def run(arguments: list[str], folder: Path, **options: object) -> subprocess.CompletedProcess[str]:
+def run(
+    arguments: list[str], folder: Path, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, check=False, **options
-    )  # type: ignore[call-overload,no-any-return]
+        [*COMMAND, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=before,
+    )
 
 
 def test_errors_are_one_line_and_leave_nothing(checkpoint: Path, tmp_path: Path) -> None:
@@ -88,7 +96,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(checkpoint: Path, tmp_path: Pa
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 
-    result = run([str(checkpoint), *SMALL], tmp_path, preexec_fn=limit)
+    result = run([str(checkpoint), *SMALL], tmp_path, before=limit)
     assert result.returncode == 1, result.stderr
     assert "cannot" in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []

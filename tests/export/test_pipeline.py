@@ -51,6 +51,7 @@ def with_random_statistics(module: torch.nn.Module) -> torch.nn.Module:
     for norm in module.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             shape = norm.weight.shape
+            assert norm.running_mean is not None and norm.running_var is not None
             norm.running_mean.copy_(0.2 * torch.randn(shape, generator=generator))
             norm.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
             norm.weight.data.copy_(0.5 + torch.rand(shape, generator=generator))
