@@ -1,0 +1,236 @@
+"""Cross-layer equalization: channels that share one grid are brought to like size, for nothing.
+
+Scaling channel c of a tensor by t_c changes no answer when the rows that write it are multiplied
+and the columns that read it divided:
+
+    y = W₂·f(W₁·u + b₁) = (W₂/t)·f(t·W₁·u + t·b₁)          for f(t·x) = t·f(x), t > 0
+
+(Nagel et al. 2019, section 4.1). Which t is best depends on what is quantized with one scale:
+
+    weights       r₁, r₂ = max|row c of W₁|, max|column c of W₂|:   t = √(r₂ / r₁), as in the paper
+    activations   m_c = max|x_c| over the pictures:                 t = max(m) / m_c, all of it if
+                  the reader is depthwise (its own scale per channel absorbs 1/t), else the square
+                  root, since a reader that mixes channels pays in the rounding of its weights
+
+Tensors that an Add joins share one t, so residual stages are equalized as a whole. ReLU6 is not
+homogeneous; it is treated exactly, as far as the pictures tell: a channel that reaches 6 keeps
+t = 1, another grows at most until its maximum is 6. `saturation="relu"` drops the 6 instead, as
+the paper does, which weights quantized per tensor need.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from resdeploy.calibration.layers import Layer, constants, layers, with_constants
+from resdeploy.calibration.wiring import Wiring, wire
+
+Shared = Literal["activations", "weights"]
+Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+
+# Operators that pass each channel on by itself, and scaled when it is scaled.
+_PASSING = ("Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool", "Flatten")
+# No channel is scaled by more: a nearly dead one would only collect rounding errors.
+_LARGEST_STEP = 1e3
+# Share of its bound from which on a channel counts as saturated.
+_SATURATED = 0.999
+# Rescaling one pair of layers unsettles its neighbours; in sweeps it settles down.
+_SWEEPS = 8
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Tensors that share their channels' scales: who writes them, who reads them, and the upper
+    bound (the 6 of ReLU6) on the way, infinite where there is none."""
+
+    writers: tuple[Layer, ...]
+    readers: tuple[Layer, ...]
+    bound: float
+
+
+class ChannelPeaks:
+    """An accumulator (see `collect`) of max|x_c| per channel, (C,), and of a picture's size."""
+
+    def __init__(self) -> None:
+        self.peaks: Floats = np.zeros(1, np.float32)
+        self.size = 0
+
+    def update(self, values: Floats) -> None:
+        """Take in a batch (N, C, …)."""
+        self.size = values[0].size
+        rows = values.reshape(*values.shape[:2], -1)
+        highs, lows = rows.max(axis=(0, 2)), rows.min(axis=(0, 2))
+        self.peaks = np.maximum(self.peaks, np.maximum(highs, -lows))
+
+
+def equalize(
+    model: onnx.ModelProto,
+    peaks: Mapping[str, Floats],
+    *,
+    shared: Shared = "activations",
+    saturation: Literal["keep", "relu"] = "keep",
+) -> onnx.ModelProto:
+    """An equalized copy of the float graph; `shared` is what is quantized with one scale.
+
+    Args:
+        peaks: tensor → max|x_c| over pictures, (C,), for every tensor a layer reads.
+    """
+    if saturation == "relu":
+        model = without_upper_bounds(model)
+    values = {name: array.astype(np.float64) for name, array in constants(model).items()}
+    places = _places(model)
+    for _ in range(_SWEEPS if shared == "weights" else 1):
+        for place in places:
+            factor = _weight_factor(place, values)
+            if shared == "activations":
+                factor = _activation_factor(place, peaks)
+            _rescale(place, _bounded(factor, place, peaks), values)
+    touched = {
+        name
+        for place in places
+        for layer in (*place.writers, *place.readers)
+        for name in (layer.weight, layer.bias)
+    }
+    return with_constants(
+        model, {name: array.astype(np.float32) for name, array in values.items() if name in touched}
+    )
+
+
+def without_upper_bounds(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every ReLU6 is a ReLU."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.op_type == "Clip":
+            node.op_type = "Relu"
+            del node.input[1:]
+    return copy
+
+
+def _places(model: onnx.ModelProto) -> list[_Place]:
+    wiring = wire(model)
+    found = layers(model)
+    leader = _joined(wiring)
+    places = []
+    for name in dict.fromkeys(leader[layer.input] for layer in found):
+        group = {tensor for tensor, first in leader.items() if first == name}
+        writers = tuple(layer for layer in found if layer.output in group)
+        readers = tuple(layer for layer in found if layer.input in group)
+        bound = _bound(wiring, group)
+        known = {layer.name for layer in (*writers, *readers)}
+        if bound is not None and writers and _closed(wiring, group, known):
+            places.append(_Place(writers, readers, bound))
+    return places
+
+
+def _joined(wiring: Wiring) -> dict[str, str]:
+    """Tensor → the first of all tensors that share its channels' scales."""
+    leader = {tensor: tensor for tensor in wiring.inputs}
+    for node in wiring.nodes:
+        for tensor in node.output:
+            leader[tensor] = tensor
+        if node.op_type not in _PASSING:
+            continue
+        names = {leader[name] for name in (*node.input, *node.output) if name in leader}
+        first = next(name for name in leader if name in names)
+        for tensor, old in leader.items():
+            if old in names:
+                leader[tensor] = first
+    return leader
+
+
+def _closed(wiring: Wiring, group: set[str], layer_names: set[str]) -> bool:
+    """Whether only layers and passing operators touch these tensors."""
+    if group.intersection((*wiring.inputs, *wiring.outputs)):
+        return False
+    touching = [wiring.producer[tensor] for tensor in group]
+    touching += [node for tensor in group for node, _ in wiring.consumers.get(tensor, ())]
+    return all(
+        node.name in layer_names
+        or (
+            node.op_type in _PASSING
+            and not (node.op_type == "Add" and any(t in wiring.constants for t in node.input))
+        )
+        for node in touching
+    )
+
+
+def _bound(wiring: Wiring, group: set[str]) -> float | None:
+    """The smallest upper bound of the Clips in the group; None if one does not begin at 0."""
+    bound = np.inf
+    for tensor in group:
+        node = wiring.producer.get(tensor)
+        if node is None or node.op_type != "Clip":
+            continue
+        low, high = (
+            _constant(wiring, node.input[i] if len(node.input) > i else "") for i in (1, 2)
+        )
+        if low != 0 or high is None:
+            return None
+        bound = min(bound, high)
+    return float(bound)
+
+
+def _constant(wiring: Wiring, name: str) -> float | None:
+    tensor = wiring.constants.get(name)
+    return None if tensor is None else float(numpy_helper.to_array(tensor))
+
+
+def _activation_factor(place: _Place, peaks: Mapping[str, Floats]) -> Doubles:
+    peak = _peak(place, peaks)
+    whole = place.bound if np.isfinite(place.bound) else peak.max(initial=0)
+    factor = np.divide(whole, peak, out=np.ones_like(peak), where=peak > 0)
+    if not all(layer.depthwise for layer in place.readers):
+        factor = np.sqrt(factor)
+    return factor
+
+
+def _weight_factor(place: _Place, values: Mapping[str, Doubles]) -> Doubles:
+    written = np.max([_row_peaks(layer, values) for layer in place.writers], axis=0)
+    read = np.max([_column_peaks(layer, values) for layer in place.readers], axis=0)
+    alive = (written > 0) & (read > 0)
+    return np.asarray(np.sqrt(np.divide(read, written, out=np.ones_like(read), where=alive)))
+
+
+def _bounded(factor: Doubles, place: _Place, peaks: Mapping[str, Floats]) -> Doubles:
+    factor = factor.clip(1 / _LARGEST_STEP, _LARGEST_STEP)
+    if np.isfinite(place.bound):
+        peak = _peak(place, peaks)
+        room = np.divide(place.bound, peak, out=np.ones_like(peak), where=peak > 0)
+        factor = np.where(peak >= _SATURATED * place.bound, 1.0, np.minimum(factor, room))
+    return factor
+
+
+def _peak(place: _Place, peaks: Mapping[str, Floats]) -> Doubles:
+    return np.asarray(np.max([peaks[layer.input] for layer in place.readers], axis=0), np.float64)
+
+
+def _rescale(place: _Place, factor: Doubles, values: dict[str, Doubles]) -> None:
+    for layer in place.writers:
+        weight = values[layer.weight]
+        values[layer.weight] = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+        if layer.bias:
+            values[layer.bias] = values[layer.bias] * factor
+    for layer in place.readers:
+        weight = values[layer.weight]
+        columns = _by_channel(layer, weight) / factor.reshape(layer.group, 1, -1, 1)
+        values[layer.weight] = columns.reshape(weight.shape)
+
+
+def _row_peaks(layer: Layer, values: Mapping[str, Doubles]) -> Doubles:
+    return np.asarray(np.abs(values[layer.weight]).reshape(layer.shape[0], -1).max(axis=1))
+
+
+def _column_peaks(layer: Layer, values: Mapping[str, Doubles]) -> Doubles:
+    return np.asarray(np.abs(_by_channel(layer, values[layer.weight])).max(axis=(1, 3)).ravel())
+
+
+def _by_channel(layer: Layer, weight: Doubles) -> Doubles:
+    """The weight as (group, C_out / group, C_in / group, kh · kw)."""
+    return weight.reshape(layer.group, -1, layer.shape[1], layer.shape[2] * layer.shape[3])

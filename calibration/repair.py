@@ -1,0 +1,285 @@
+"""The repair ladder: one rung after the other, while a variant misses its budget.
+
+    ranges    the range method that does best on pictures held back from calibration
+    prefix    integers and biases fitted, layer by layer, to the quantized prefix (`absorb`)
+    equalize  channels of a tensor brought to like size (`equalize`)
+    centre    the middle of ReLU ranges taken out (`high_bias`; int8 only, uint8 has zero points)
+    pad       the same for inputs of padded depthwise layers, where the error comes from
+    float     layers left float, those first that gain most, until the budget is met
+
+A rung proposes recipes; each is built from the same measurements and judged by the signal-to-noise
+ratio of the logits on held-back pictures, which is far less noisy than counting answers. The best
+proposal stays if it gains, and every attempt is reported.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from resdeploy.calibration.absorb import absorb
+from resdeploy.calibration.budget import Budget, Score
+from resdeploy.calibration.draft import Draft, rounded
+from resdeploy.calibration.high_bias import centre
+from resdeploy.calibration.layers import layers
+from resdeploy.calibration.plan import PlanTarget
+from resdeploy.calibration.range_choice import METHODS
+from resdeploy.calibration.sensitivity import logits, shares
+from resdeploy.calibration.statistics import Statistics
+from resdeploy.deploy.compare import agreement, sqnr_db
+from resdeploy.deploy.output import Progress, silent
+from resdeploy.deploy.specs import Variant
+
+# What "auto" begins with: the method that does best most often.
+FIRST_METHOD = "mse"
+# A proposal must gain this much, in dB.
+_WORTHWHILE = 0.1
+# Share of the output error from which a padded layer's input is worth a Pad node, and how many.
+_PAD_SHARE, _MOST_PADDED = 0.08, 3
+# Candidates tried for each layer left float; at most this share of the layers may be.
+_FLOAT_CANDIDATES, _MOST_FLOAT = 4, 0.2
+# Pictures on which shares are measured: once per layer.
+_SHARE_BATCHES = 2
+# Layers a refusal names.
+_NAMED = 3
+
+Floats = npt.NDArray[np.float32]
+VARIANT_OF: dict[PlanTarget, Variant] = {"tensorrt": "int8", "cpu": "int8-cpu"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a variant is made; the field names are those of the rungs."""
+
+    method: str = FIRST_METHOD
+    prefix: bool = False
+    equalize: bool = False
+    centre: bool = False
+    pad: tuple[str, ...] = ()
+    float: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One attempt: what was tried, whether it stayed, and the scores before and after."""
+
+    variant: Variant
+    rung: str
+    detail: str
+    accepted: bool
+    before: Score
+    after: Score
+    seconds: float
+
+
+@dataclass
+class Material:
+    """What drafts are made from and judged by.
+
+    Attributes:
+        measure: statistics of the float graph, or (True) of its equalized form.
+        held: batches kept back from calibration; `expected` their float logits.
+        fitting: batches that `absorb` may keep in memory.
+    """
+
+    measure: Callable[[bool], Statistics]
+    held: Sequence[Floats]
+    expected: Floats
+    fitting: Sequence[Floats]
+    threads: int
+    seed: int = 0
+    progress: Progress = silent
+    drafts: dict[tuple[PlanTarget, Recipe], Draft] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Where a variant stands: its draft, recipe and score, all that was tried, and, once it was
+    needed, each node's share of the output error."""
+
+    draft: Draft
+    recipe: Recipe
+    score: Score
+    steps: tuple[Step, ...] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> list[str]:
+        """The nodes with the largest shares."""
+        return list(self.shares)[:_NAMED]
+
+
+def climb(
+    material: Material,
+    target: PlanTarget,
+    budget: Budget,
+    *,
+    method: str = "auto",
+    repair: bool = True,
+    start: Climb | None = None,
+) -> Climb:
+    """Make a variant, or take one up again, and repair it rung by rung while it misses its aim."""
+    here = start or first_draft(material, target, FIRST_METHOD if method == "auto" else method)
+    tried = {step.rung for step in here.steps}
+    for rung, propose in _FREE_RUNGS.items():
+        if not repair or budget.met(here.score, free=True):
+            break
+        if rung not in tried and (rung != "ranges" or method == "auto"):
+            here = _try(material, here, rung, propose(here))
+    if repair and not budget.met(here.score, free=False):
+        here = _with_shares(material, here)
+        here = _try(material, here, "pad", _propose_pad(here))
+        here = _leave_float(material, here, budget)
+    if budget.refuses(here.score) is not None:
+        here = _with_shares(material, here)
+    return here
+
+
+def first_draft(material: Material, target: PlanTarget, method: str) -> Climb:
+    """The foot of the ladder: ranges by one method, GPTQ rounding, analytic bias correction."""
+    recipe = Recipe(method)
+    draft = build(material, target, recipe)
+    return Climb(draft, recipe, judge(material, draft))
+
+
+def build(material: Material, target: PlanTarget, recipe: Recipe) -> Draft:
+    """The draft a recipe describes."""
+    if recipe.float:
+        return build(material, target, replace(recipe, float=())).left_float(recipe.float)
+    known = material.drafts.get((target, recipe))
+    if known is not None:
+        return known
+    statistics = material.measure(recipe.equalize)
+    model, ranges = statistics.model, statistics.ranges(recipe.method, target)
+    taken: dict[str, float] = {}
+    if recipe.centre:
+        centred = centre(model, ranges, padded=recipe.pad)
+        model, ranges, taken = centred.model, centred.ranges, centred.taken
+    draft = Draft(model, target, ranges)
+    twin = _same_integers(material, target, recipe)
+    if twin is not None:
+        draft = replace(draft, weights=twin.weights, biases=twin.biases)
+    else:
+        draft = rounded(draft, statistics.moments, taken=taken)
+    if recipe.prefix:
+        draft = absorb(
+            draft,
+            material.fitting,
+            threads=material.threads,
+            seed=material.seed,
+            progress=material.progress,
+        )
+    material.drafts[target, recipe] = draft
+    return draft
+
+
+def judge(material: Material, draft: Draft) -> Score:
+    """The draft's graph against the float logits of the held-back pictures, as it will run."""
+    graph = draft.graph().SerializeToString()
+    got = logits(graph, VARIANT_OF[draft.target], material.held, material.threads)
+    same = agreement(material.expected, got)
+    return Score(len(got), same, sqnr_db(material.expected, got))
+
+
+def _same_integers(material: Material, target: PlanTarget, recipe: Recipe) -> Draft | None:
+    """A draft already made that differs in the range method only: rounding does not see ranges."""
+    if recipe.centre:
+        return None  # what is taken out depends on the range
+    plain = replace(recipe, prefix=False, method="")
+    for (other_target, other), draft in material.drafts.items():
+        if other_target == target and replace(other, method="") == plain:
+            return draft
+    return None
+
+
+def _try(material: Material, here: Climb, rung: str, proposals: Sequence[Recipe]) -> Climb:
+    """Build and judge the proposals; move to the best one if it gains enough."""
+    started = time.monotonic()
+    best: Climb | None = None
+    for number, recipe in enumerate(proposals):
+        material.progress(f"repairing: {rung}", number, len(proposals))
+        draft = build(material, here.draft.target, recipe)
+        score = judge(material, draft)
+        if best is None or score.sqnr_db > best.score.sqnr_db:
+            best = Climb(draft, recipe, score, here.steps, here.shares)
+    if best is None:
+        return here  # nothing to propose
+    accepted = best.score.sqnr_db > here.score.sqnr_db + _WORTHWHILE
+    step = Step(
+        VARIANT_OF[here.draft.target],
+        rung,
+        _detail(rung, best.recipe),
+        accepted,
+        here.score,
+        best.score,
+        time.monotonic() - started,
+    )
+    return replace(best if accepted else here, steps=(*here.steps, step))
+
+
+def _detail(rung: str, recipe: Recipe) -> str:
+    value = recipe.method if rung == "ranges" else getattr(recipe, rung)
+    return ", ".join(value) if isinstance(value, tuple) else value if rung == "ranges" else ""
+
+
+def _with_shares(material: Material, here: Climb) -> Climb:
+    if here.shares:
+        return here
+    measured = shares(
+        here.draft,
+        material.held[:_SHARE_BATCHES],
+        threads=material.threads,
+        progress=material.progress,
+    )
+    return replace(here, shares=measured)
+
+
+def _leave_float(material: Material, here: Climb, budget: Budget) -> Climb:
+    """Leave layer after layer float: of the likeliest candidates the one that gains most."""
+    most = max(1, int(_MOST_FLOAT * len(here.draft.layers)))
+    while not budget.met(here.score, free=False) and len(here.recipe.float) < most:
+        left = [node for node in here.shares if node not in here.recipe.float]
+        proposals = [
+            replace(here.recipe, float=tuple(sorted({*here.recipe.float, node})))
+            for node in left[:_FLOAT_CANDIDATES]
+        ]
+        after = _try(material, here, "float", proposals)
+        if after.recipe == here.recipe:
+            return after
+        here = after
+    return here
+
+
+def _propose_ranges(here: Climb) -> list[Recipe]:
+    return [replace(here.recipe, method=method) for method in METHODS if method != FIRST_METHOD]
+
+
+def _propose_prefix(here: Climb) -> list[Recipe]:
+    return [replace(here.recipe, prefix=True)]
+
+
+def _propose_equalize(here: Climb) -> list[Recipe]:
+    return [replace(here.recipe, equalize=True)]
+
+
+def _propose_centre(here: Climb) -> list[Recipe]:
+    return [replace(here.recipe, centre=True)] if here.draft.target == "tensorrt" else []
+
+
+def _propose_pad(here: Climb) -> list[Recipe]:
+    if not here.recipe.centre or here.recipe.pad:
+        return []
+    padded = {x.name for x in layers(here.draft.model) if x.depthwise and any(x.pads)}
+    worst = [n for n, share in here.shares.items() if n in padded and share >= _PAD_SHARE]
+    return [replace(here.recipe, pad=tuple(worst[:_MOST_PADDED]))] if worst else []
+
+
+# Repairs that cost no speed, in order; "pad" and "float" follow while the aim is missed.
+_FREE_RUNGS: dict[str, Callable[[Climb], list[Recipe]]] = {
+    "ranges": _propose_ranges,
+    "prefix": _propose_prefix,
+    "equalize": _propose_equalize,
+    "centre": _propose_centre,
+}
