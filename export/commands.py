@@ -1,5 +1,6 @@
 """`resdeploy export`: validate, call `export_checkpoint`, print."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,7 @@ def _assume(
 @click.pass_context
 def export(
     ctx: click.Context,
+    /,
     checkpoint: Path,
     output: Path | None,
     calib: Path | None,
@@ -140,10 +142,33 @@ def export(
         report = export_checkpoint(
             checkpoint, ExportOptions(output=output, **options), progress=progress
         )
-    if as_json:
-        print_json(report.to_json())
-    else:
+    if not as_json:
         _print_report(report)
+    quantized = (
+        None if calib is None else _quantize(report.bundle, calib, options["data"], max_drop)
+    )
+    if as_json:
+        print_json(report.to_json() | ({} if quantized is None else _int8_to_json(quantized)))
+    if quantized is not None:
+        if not as_json:
+            import_module("resdeploy.calibration.commands").print_report(quantized)
+        ctx.exit(quantized.exit_code)
+
+
+def _quantize(bundle: Path, calib: Path, data: Path | None, max_drop: float | None) -> Any:
+    """The report of `resdeploy quantize` on the finished bundle.
+
+    Calibration lies above this package, so it is named as text and not imported; hence Any.
+    """
+    pipeline = import_module("resdeploy.calibration.pipeline")
+    with progress_bar() as progress:
+        return pipeline.quantize(bundle, calib, data=data, max_drop=max_drop, progress=progress)
+
+
+def _int8_to_json(quantized: Any) -> dict[str, Any]:
+    """The variants with INT8 among them, and the rest of the quantize report under its name."""
+    content = quantized.to_json()
+    return {"variants": content.pop("variants"), "quantize": content}
 
 
 def _print_report(report: "ExportReport") -> None:
