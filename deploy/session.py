@@ -4,7 +4,6 @@ A session takes (N, 3, H, W) float32 and gives (N, classes) float32. It is safe 
 several threads. PyTorch (export/torch_session.py) and a recorded reference are sessions too.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -199,8 +198,3 @@ def check_batch(batch: NDArray[np.float32], spec: TensorSpec) -> None:
         f"input {spec.name}: got {batch.dtype} of shape {batch.shape}, expected float32 of shape "
         f"(N, {', '.join(map(str, expected))}) with N >= 1"
     )
-
-
-def names_of(variants: Collection[str]) -> str:
-    """Names for a message."""
-    return ", ".join(variants) or "none"

@@ -14,7 +14,7 @@ from resdeploy.deploy.pictures import (
     find_pictures,
     in_order,
     labelled_pictures,
-    open_picture,
+    read_input,
 )
 from resdeploy.deploy.preprocess import Preprocess, named
 from resdeploy.deploy.session import Session
@@ -65,7 +65,7 @@ class Pictures:
 
         def decode(path: Path) -> NDArray[np.float32] | InputError:
             try:
-                return preprocess.apply(open_picture(path))
+                return read_input(path, preprocess)
             except InputError as error:
                 return error
 
