@@ -3,6 +3,9 @@
 The tensors become extra outputs of the graph. ONNX Runtime writes them into the same buffers batch
 after batch, so memory does not grow with the number of pictures; accumulators look at a batch while
 it lies there and keep only their own state.
+
+Carrying a tensor out whole costs about as much as computing it. Where its accumulators say that
+they need less, the graph extracts it (see `views`), and only that is carried out.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import helper
 
+from resdeploy.calibration.views import Need, add_views
 from resdeploy.deploy.errors import CalibrationError, GraphError
 from resdeploy.deploy.machine import cores
 from resdeploy.deploy.ort import first_line, session_options
@@ -52,15 +55,16 @@ def collect(
         CalibrationError: a tensor holds NaN or infinite values, or there was no picture.
     """
     threads = threads or cores()
-    tensors = list(accumulators)
-    tap = _Tap(model, tensors, threads)
+    jobs = _jobs(accumulators)
+    tap = _Tap(model, [(tensor, need) for tensor, need, _ in jobs], threads)
     pictures = 0
     with ThreadPoolExecutor(threads) as pool:
 
-        def serve(tensor: str, values: Batch) -> None:
+        def serve(job: _Job, values: Batch) -> None:
+            tensor, _, learners = job
             try:
-                for accumulator in accumulators[tensor]:
-                    accumulator.update(values)
+                for learner in learners:
+                    learner.update(values)
             except FloatingPointError as error:
                 raise CalibrationError(
                     f"tensor {tensor!r} has {error} on pictures {pictures} to "
@@ -69,8 +73,8 @@ def collect(
                 ) from error
 
         for batch in batches:
-            outputs = tap.run(batch)
-            list(pool.map(serve, tensors, outputs))
+            views = tap.run(batch)
+            list(pool.map(serve, jobs, views))
             pictures += len(batch)
             progress(pictures)
     if not pictures:
@@ -78,20 +82,38 @@ def collect(
     return pictures
 
 
-class _Tap:
-    """A session whose outputs are the tensors asked for, written into buffers that stay."""
+_Job = tuple[str, Need, Sequence[Accumulator]]
 
-    def __init__(self, model: onnx.ModelProto, tensors: list[str], threads: int) -> None:
+
+def _jobs(accumulators: Mapping[str, Sequence[Accumulator]]) -> list[_Job]:
+    """Who is shown which view of which tensor: the whole of it to all, once one needs the whole."""
+    jobs: list[_Job] = []
+    for tensor, learners in accumulators.items():
+        by_need: dict[Need, list[Accumulator]] = {}
+        for learner in learners:
+            by_need.setdefault(getattr(learner, "needs", "whole"), []).append(learner)
+        if "whole" in by_need:
+            by_need = {"whole": list(learners)}
+        jobs += [(tensor, need, group) for need, group in by_need.items()]
+    return jobs
+
+
+class _Tap:
+    """A session whose outputs are the views asked for, written into buffers that stay."""
+
+    def __init__(
+        self, model: onnx.ModelProto, wanted: Sequence[tuple[str, Need]], threads: int
+    ) -> None:
         self._input = model.graph.input[0].name
-        self._tensors = tensors
-        self._outputs = [tensor for tensor in tensors if tensor != self._input]
         known = {tensor for node in model.graph.node for tensor in node.output}
-        unknown = [tensor for tensor in self._outputs if tensor not in known]
+        unknown = [tensor for tensor, _ in wanted if tensor not in known | {self._input}]
         if unknown:
             raise GraphError(f"the graph has no tensor {unknown[0]!r}: measure the ranges again")
+        tapped, self._views = add_views(model, wanted)
+        self._outputs = [value.name for value in tapped.graph.output]
         try:
             self._session = ort.InferenceSession(
-                _with_outputs(model, self._outputs).SerializeToString(),
+                tapped.SerializeToString(),
                 session_options(threads=threads),
                 providers=["CPUExecutionProvider"],
             )
@@ -101,37 +123,26 @@ class _Tap:
         self._binding = self._session.io_binding()
 
     def run(self, batch: Batch) -> list[Batch]:
-        """The tensors of this batch, in order; they are overwritten by the next run."""
+        """The views of this batch, in order; they are overwritten by the next run."""
         batch = np.ascontiguousarray(batch, np.float32)
         try:
             size = len(next(iter(self._buffers.values()), ()))
             if size == len(batch):
-                self._bind_input(batch)
+                self._binding.bind_input(
+                    self._input, "cpu", 0, np.float32, batch.shape, batch.ctypes.data
+                )
                 self._session.run_with_iobinding(self._binding)
             else:
                 # A first or shorter batch tells the shapes; its results become the buffers.
-                results = self._session.run(self._outputs or None, {self._input: batch})
-                self._buffers = dict(zip(self._outputs, results, strict=False))
+                results = self._session.run(self._outputs, {self._input: batch})
+                self._buffers = dict(zip(self._outputs, results, strict=True))
                 self._bind_outputs()
         except Exception as error:  # onnxruntime raises its own classes derived from Exception
             raise GraphError(f"ONNX Runtime cannot run the graph: {first_line(error)}") from error
-        return [batch if t == self._input else self._buffers[t] for t in self._tensors]
-
-    def _bind_input(self, batch: Batch) -> None:
-        self._binding.bind_input(self._input, "cpu", 0, np.float32, batch.shape, batch.ctypes.data)
+        held = {self._input: batch, **self._buffers}
+        return [view.assemble(held[view.output]) for view in self._views]
 
     def _bind_outputs(self) -> None:
         self._binding = self._session.io_binding()
         for name, buffer in self._buffers.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
-
-
-def _with_outputs(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    if tensors:
-        del tapped.graph.output[:]
-    tapped.graph.output.extend(
-        helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None) for tensor in tensors
-    )
-    return tapped

@@ -7,17 +7,21 @@ maxima and whole numbers only. Its size does not depend on the number of picture
 The histogram counts values by their bfloat16 truncation: 65536 fixed bins, 128 in every octave of
 either sign. A fixed grid needs no range known beforehand and no rescaling when a larger value
 comes, and counting is one `bincount` over the upper halves of the float32 words.
-It looks at a fixed sample of each picture, whole cache lines evenly spread over the tensor; the
-extremes look at every value.
+It looks at a fixed sample of each picture, every k-th row and column of every channel; the
+extremes look at every value. `needs` tells `collect` that a part of the tensor is enough, which the
+graph itself then extracts: carrying whole tensors out of it costs more than all the counting.
 """
+
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-# Values of one picture that enter the histogram, at most: 128 pictures give 2 million.
-_SAMPLE = 1 << 14
-# One cache line of float32: reading less than a line costs as much as the line.
-_LINE = 16
+# Values of one picture that enter the histogram, at most: 128 pictures give a million.
+_SAMPLE = 1 << 13
+# Sampled values that wait to be counted: clearing and adding 65536 bins costs as much as some
+# 50000 values, so small batches are counted together.
+_WAITING = 1 << 18
 _BINS = 1 << 16
 _SIGN = 1 << 15
 # float32 is a whole multiple of 2^-149, so sums of pictures' extremes are exact as integers.
@@ -26,6 +30,8 @@ _UNIT = 2.0**149
 
 class Extremes:
     """Smallest and largest value over all pictures, and the means of every picture's own."""
+
+    needs: Literal["ends"] = "ends"
 
     def __init__(self) -> None:
         self.low = np.inf
@@ -70,23 +76,40 @@ class Extremes:
 
 
 class Histogram:
-    """Extremes of all values and the bfloat16 histogram of a fixed sample of them."""
+    """The bfloat16 histogram of a fixed sample of each picture, and the extremes of what it saw.
+
+    `collect` shows it the sample alone unless something else on the tensor needs all of it; for the
+    extremes of all values, collect `Extremes` beside it.
+    """
+
+    needs: Literal["sample"] = "sample"
 
     def __init__(self) -> None:
         self.extremes = Extremes()
-        self.counts = np.zeros(_BINS, np.int64)
+        self._counts = np.zeros(_BINS, np.int64)
+        self._waiting: list[npt.NDArray[np.uint16]] = []
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How many values fell into each of the 65536 bins, numbered by their upper 16 bits."""
+        if self._waiting:
+            self._counts += np.bincount(np.concatenate(self._waiting), minlength=_BINS)
+            self._waiting.clear()
+        return self._counts
 
     def update(self, values: npt.NDArray[np.float32]) -> None:
         """Take in a batch (N, …) of N pictures; raises FloatingPointError like `Extremes`."""
         self.extremes.update(values)
-        words = _sample(values).view(np.uint16)
-        upper = words[1::2] if np.little_endian else words[::2]
-        self.counts += np.bincount(upper, minlength=_BINS)
+        step = sampling_step(values.shape)
+        words = np.ascontiguousarray(values[:, :, ::step, ::step] if step > 1 else values)
+        self._waiting.append((words.view(np.uint32) >> 16).astype(np.uint16).reshape(-1))
+        if sum(map(len, self._waiting)) >= _WAITING:
+            _ = self.counts
 
     def merge(self, other: "Histogram") -> None:
         """Add what another shard saw."""
         self.extremes.merge(other.extremes)
-        self.counts += other.counts
+        self._counts = self.counts + other.counts
 
     def bins(
         self,
@@ -107,13 +130,13 @@ class Histogram:
         return left[order], right[order], self.counts[index][order]
 
 
-def _sample(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The same positions of every picture (they depend on the tensor's shape alone), flat."""
-    rows = values.reshape(len(values), -1)
-    size = rows.shape[1]
-    # Odd, so that lines do not keep in step with rows of the picture, mostly of even length.
-    step = -(-size // _SAMPLE) | 1
-    if step == 1:
-        return rows.reshape(-1)
-    lines = rows[:, : size - size % _LINE].reshape(len(rows), -1, _LINE)
-    return lines[:, ::step].reshape(-1)
+def sampling_step(shape: tuple[int, ...]) -> int:
+    """k of the sample x[:, :, ::k, ::k] of a tensor (N, C, H, W); other tensors enter whole."""
+    step = 1
+    if len(shape) == 4:
+        _, channels, height, width = shape
+        while step < max(height, width) and channels * -(-height // step) * -(-width // step) > (
+            _SAMPLE
+        ):
+            step += 1
+    return step

@@ -1,5 +1,7 @@
 """One pass shows every accumulator exactly the values that ONNX Runtime computes."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -7,7 +9,8 @@ import onnx.parser
 import pytest
 
 from resdeploy.calibration.collect import collect
-from resdeploy.calibration.observers import Histogram
+from resdeploy.calibration.observers import Extremes, Histogram
+from resdeploy.calibration.plan import plan
 from resdeploy.deploy.errors import CalibrationError, GraphError
 
 _MODEL = onnx.parser.parse_model("""
@@ -86,3 +89,31 @@ def test_interrupt_passes_through() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         collect(_MODEL, _batches(1, 1), {"y": [Histogram()]}, progress=interrupt)
+
+
+def test_views_extracted_in_the_graph_are_those_of_the_whole_tensor(
+    float_graph: Callable[[str], onnx.ModelProto],
+) -> None:
+    """The same histograms and extremes, whether the graph extracts the part or numpy does."""
+    model = float_graph("mobilenet_v2")
+    tensors = plan(model, target="cpu").activations
+    batches = [np.random.default_rng(n).standard_normal((3, 3, 64, 64), np.float32) for n in (0, 1)]
+    part = {tensor: (Histogram(), Extremes()) for tensor in tensors}
+    whole = {tensor: (Histogram(), Extremes(), _Shape()) for tensor in tensors}
+    collect(model, batches, part)
+    collect(model, batches, whole)
+    for tensor in tensors:
+        np.testing.assert_array_equal(part[tensor][0].counts, whole[tensor][0].counts)
+        assert part[tensor][1].high == whole[tensor][1].high
+        if tensor.endswith("clip_output"):
+            assert 0 == part[tensor][1].low <= whole[tensor][1].low
+        else:
+            assert part[tensor][1].low == whole[tensor][1].low
+            assert part[tensor][1].mean_low == whole[tensor][1].mean_low
+
+
+class _Shape:
+    """Needs the whole tensor, as everything that does not say otherwise."""
+
+    def update(self, values: npt.NDArray[np.float32]) -> None:
+        assert values.ndim == 4

@@ -59,7 +59,7 @@ def test_sample_is_bounded_while_extremes_see_every_value() -> None:
     values[1, 7, 3, 5] = 9.0
     histogram = Histogram()
     histogram.update(values)
-    assert 2 * 8192 < histogram.counts.sum() <= 2 * (1 << 14)
+    assert 2 * 4096 < histogram.counts.sum() <= 2 * 8192
     assert histogram.extremes.high == 9.0
     assert histogram.extremes.mean_high == 4.5
 
@@ -71,8 +71,8 @@ def test_sample_represents_the_distribution() -> None:
     histogram.update(values)
     chosen = choose_range("percentile", histogram, "int8")
     expected = np.quantile(np.abs(values), 0.9999)
-    # 131 000 of 803 000 values were sampled: the quantile of the rarest 13 is known to some 3 %.
-    assert chosen.high == pytest.approx(expected, rel=0.06)
+    # 65 000 of 803 000 values were sampled: the quantile of the rarest 7 is known to some 4 %.
+    assert chosen.high == pytest.approx(expected, rel=0.08)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

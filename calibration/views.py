@@ -1,0 +1,111 @@
+"""Extracts, inside the graph, the part of a tensor that its accumulators need.
+
+    whole    x itself
+    sample   x[:, :, ::k, ::k], by a MaxPool over single values with stride k
+    ends     the channels' largest values, by GlobalMaxPool, and 0 for the smallest one
+
+Both poolings run on the blocked layout that ONNX Runtime keeps between convolutions, so the tensor
+need not be brought into the plain layout, which is what costs most. Ends are for tensors behind
+Relu or Clip at 0, whose smallest value is 0, reached or not: every grid holds it anyway. Others
+come whole for want of a GlobalMinPool: taking the maximum of −x costs more than carrying x out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from resdeploy.calibration.observers import sampling_step
+from resdeploy.calibration.wiring import wire
+
+Need = Literal["whole", "sample", "ends"]
+Batch = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of a tensor, and the graph output that holds it."""
+
+    need: Need
+    output: str
+
+    def assemble(self, values: Batch) -> Batch:
+        """The view of one batch, (N, …), from the value of its output."""
+        if self.need != "ends":
+            return values
+        return np.concatenate([values, np.zeros_like(values[:, :1])], axis=1)
+
+
+def add_views(
+    model: onnx.ModelProto, wanted: Sequence[tuple[str, Need]]
+) -> tuple[onnx.ModelProto, list[View]]:
+    """A copy of the graph whose outputs are what the wanted views need, and the views in order.
+
+    A tensor that is not (N, C, H, W) is viewed whole: it is small.
+    """
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    shapes = _image_shapes(model)
+    above_zero = _never_negative(model)
+    nodes: list[NodeProto] = []
+    views = []
+    for tensor, need in wanted:
+        step = sampling_step((1, *shapes[tensor])) if tensor in shapes else 1
+        if need == "sample" and step > 1:
+            strides = {"kernel_shape": [1, 1], "strides": [step, step]}
+            nodes.append(_pool("MaxPool", tensor, f"{tensor}.sample", strides))
+        elif need == "ends" and tensor in shapes and tensor in above_zero:
+            nodes.append(_pool("GlobalMaxPool", tensor, f"{tensor}.high", {}))
+        else:
+            views.append(View("whole", tensor))
+            continue
+        views.append(View(need, nodes[-1].output[0]))
+    tapped.graph.node.extend(nodes)
+    inputs = {value.name for value in model.graph.input}
+    del tapped.graph.output[:]
+    tapped.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in dict.fromkeys(view.output for view in views)
+        if name not in inputs
+    )
+    if not tapped.graph.output:  # only the input is looked at; a graph must have an output
+        tapped.graph.output.extend(model.graph.output)
+    return tapped, views
+
+
+def _pool(
+    op_type: str, source: str, result: str, attributes: Mapping[str, Sequence[int]]
+) -> NodeProto:
+    node = helper.make_node(op_type, [source], [result], result)
+    node.attribute.extend(helper.make_attribute(k, values) for k, values in attributes.items())
+    return node
+
+
+def _image_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, int, int]]:
+    """Tensor → (C, H, W) for every tensor (N, C, H, W) of known size."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if len(sizes) == 4 and all(size > 0 for size in sizes[1:]):
+            shapes[value.name] = (sizes[1], sizes[2], sizes[3])
+    return shapes
+
+
+def _never_negative(model: onnx.ModelProto) -> set[str]:
+    wiring = wire(model)
+    found = set()
+    for node in wiring.nodes:
+        if node.op_type == "Clip" and len(node.input) > 1 and node.input[1] in wiring.constants:
+            if numpy_helper.to_array(wiring.constants[node.input[1]]).item() != 0:
+                continue
+        elif node.op_type == "MaxPool" and node.input[0] in found:
+            pass
+        elif node.op_type != "Relu":
+            continue
+        found.add(node.output[0])
+    return found
