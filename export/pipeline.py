@@ -93,7 +93,7 @@ def export_checkpoint(
         MissingDependencyError: torch or another library of the export extra is missing.
     """
     options = options or ExportOptions()
-    output = options.output or Path(f"{checkpoint.stem}.bundle")
+    output = options.output or Path(checkpoint.name.removesuffix(".tar")).with_suffix(".bundle")
     check_target(output, overwrite=options.overwrite)
     progress("loading PyTorch", 0, 0)
     with needs("export"):
