@@ -95,6 +95,8 @@ def export_checkpoint(
     options = options or ExportOptions()
     output = options.output or Path(checkpoint.name.removesuffix(".tar")).with_suffix(".bundle")
     check_target(output, overwrite=options.overwrite)
+    if options.data is not None and not options.data.exists():
+        raise InputError(f"{options.data}: no such file or folder of pictures")
     progress("loading PyTorch", 0, 0)
     with needs("export"):
         from resdeploy.export.checkpoint import read_checkpoint
