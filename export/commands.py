@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from resdeploy.deploy.output import note, print_json, print_table, progress_bar
-from resdeploy.deploy.specs import PRECISIONS, Precision
+from resdeploy.deploy.specs import PRECISIONS, Precision, Variant
 
 if TYPE_CHECKING:
     from resdeploy.export.pipeline import ExportReport
@@ -191,10 +191,10 @@ def _print_report(report: "ExportReport") -> None:
         note(f"assumed: {sentence}")
 
 
-def _variant_row(report: "ExportReport", name: str) -> list[str]:
+def _variant_row(report: "ExportReport", name: Variant) -> list[str]:
     proofs = report.manifest.proofs
     parity = proofs["parity" if name == "fp32" else name]
-    file = report.manifest.variants[name]  # type: ignore[index]
+    file = report.manifest.variants[name]
     row = [
         file.file,
         f"{file.bytes / 1e6:.1f}",
