@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo-installed  ## export a small trained network, predict with it, show its accuracy
 	@$(BIN)/python examples/demo.py
@@ -49,3 +49,20 @@ $(BIN)/python:
 	    { rm -rf $(VENV); echo "error: $(PYTHON) cannot make virtual environments; on Debian and" \
 	           "Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
 	@$(PIP) --version | awk '{ exit $$2 + 0 < 23 }' || $(PIP) install --quiet --upgrade pip
+
+.PHONY: arm64-test gpu-test gpu-wheels
+
+arm64-test: $(VENV)/.dev-installed  ## predict and verify on an emulated Arm machine, compare with x86
+	@$(BIN)/python tests/arm64/run.py $(ARGS)
+
+# A machine with a GPU may have PyTorch and no network: everything else can be brought as wheels.
+GPU_PYTHON ?= python3
+WHEELS ?=
+gpu-test:  ## tests and latencies on an NVIDIA GPU; WHEELS=DIR installs from there, without network
+	@GPU_PYTHON="$(GPU_PYTHON)" WHEELS="$(WHEELS)" bash tests/gpu.sh $(ARGS)
+
+gpu-wheels: $(VENV)/.dev-installed  ## gather in WHEELS=DIR what gpu-test needs beside PyTorch
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir "$(or $(WHEELS),build/wheels)" \
+	    . onnx onnx-ir onnxscript onnxsim onnxruntime-gpu safetensors click rich pillow pytest \
+	    markdown-it-py mdurl pygments iniconfig pluggy packaging protobuf flatbuffers ml-dtypes \
+	    tensorrt-rtx-cu13 tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs

@@ -80,8 +80,9 @@ class Sidecar:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values: numbers, texts, lists and objects."""
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return fields
 
     @classmethod
     def from_json(cls, fields: Any, *, source: Path) -> "Sidecar":
