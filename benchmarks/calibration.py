@@ -13,7 +13,6 @@ included, each in a process of its own.
 import argparse
 import io
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -112,7 +111,9 @@ def peak_mib(bundle: Path, pictures: Path, images: int, threads: int) -> float:
     paths = list(islice(cycle(find_pictures([pictures])), images))
     batches: Iterator[np.ndarray] = read_batches(paths, manifest.preprocess, batch=_BATCH)
     calibrate(onnx.load(bundle / "fp32.onnx"), batches, "mse", threads)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage's ru_maxrss, which a new process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def peaks(bundle: Path, pictures: Path, threads: int) -> dict[str, float]:

@@ -32,10 +32,15 @@ def write_trt_cache(
         InputError: the version is not three numbers or has no calibrators any more, or the file
             cannot be written.
     """
-    lines = [f"TRT-{_version_number(tensorrt_version)}-{_ALGORITHM}"]
+    lines = [header(tensorrt_version)]
     lines += [f"{name}: {_hexadecimal(chosen)}" for name, chosen in ranges.items()]
     with replaced_file(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def header(tensorrt_version: str) -> str:
+    """The first line of a cache for that version; raises InputError like `write_trt_cache`."""
+    return f"TRT-{_version_number(tensorrt_version)}-{_ALGORITHM}"
 
 
 def _hexadecimal(chosen: Range) -> str:

@@ -16,6 +16,7 @@ from resdeploy.deploy.errors import ResdeployError
 
 _COMMANDS = {
     "export": "resdeploy.export.commands:export",
+    "quantize": "resdeploy.calibration.commands:quantize",
     "build": "resdeploy.deploy.build_commands:build",
     "predict": "resdeploy.deploy.commands:predict",
     "verify": "resdeploy.deploy.verify_commands:verify",

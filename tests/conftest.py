@@ -25,13 +25,13 @@ _TINY_GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>
 tiny (float[batch, 3, 32, 32] input) => (float[batch, 5] logits)
 {
-    c1 = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (input, w1, b1)
-    r1 = Relu (c1)
-    c2 = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (r1, w2, b2)
-    r2 = Relu (c2)
-    g = GlobalAveragePool (r2)
-    f = Flatten (g)
-    logits = Gemm <transB = 1> (f, w3, b3)
+    [c1] c1 = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (input, w1, b1)
+    [r1] r1 = Relu (c1)
+    [c2] c2 = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (r1, w2, b2)
+    [r2] r2 = Relu (c2)
+    [g] g = GlobalAveragePool (r2)
+    [f] f = Flatten (g)
+    [logits] logits = Gemm <transB = 1> (f, w3, b3)
 }
 """
 _TINY_SHAPES = {
