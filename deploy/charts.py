@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from resdeploy.deploy.explain import LayerExplanation
 from resdeploy.deploy.verify_report import VariantReport
 
 # Readable on white and on near-black alike.
@@ -80,18 +81,22 @@ def trade_chart(points: Sequence[tuple[int, str, float, float]], what: str) -> s
     return pages[0]
 
 
-def layer_chart(layers: Sequence[tuple[str, float]]) -> str:
-    """Signal-to-noise ratio of every layer's output in dB, in the order of the graph."""
-    with _figure("layers", 7, 3.2) as (axes, pages):
-        axes.plot([db for _, db in layers], color=COLOURS[0], marker=".", linewidth=1)
-        worst = min(range(len(layers)), key=lambda i: layers[i][1])
+def layer_chart(found: LayerExplanation) -> str:
+    """SQNR behind every layer in dB, of the graph so far and of the layer alone."""
+    layers = found.layers
+    worst = max(range(len(layers)), key=lambda i: layers[i].share)
+    with _figure(f"layers {found.variant}", 7, 3.2) as (axes, pages):
+        own, whole = ([getattr(e, key) for e in layers] for key in ("own_db", "whole_db"))
+        axes.plot(own, color=COLOURS[1], marker=".", linewidth=1, label="the layer alone")
+        axes.plot(whole, color=COLOURS[0], marker=".", linewidth=1, label="the graph so far")
         axes.annotate(
-            _plain(layers[worst][0]), (worst, layers[worst][1]), xytext=(0, -14),
+            _plain(layers[worst].name), (worst, own[worst]), xytext=(0, -14),
             textcoords="offset points", ha="center",
         )  # fmt: skip
         axes.set_xlabel("layer, from input to logits")
         axes.set_ylabel("SQNR dB")
         axes.margins(y=0.2)
+        axes.legend()
     return pages[0]
 
 

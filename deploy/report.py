@@ -71,6 +71,7 @@ def html_report(report: VerifyReport, *, bench: Mapping[str, Any] | None = None)
         drawn["trade"] = Markup(charts.trade_chart(points, what))
     if bench is not None:
         drawn["latency"] = Markup(charts.latency_chart(dict(bench)))
+    explained = () if report.explanation is None else report.explanation.layers
     page = environment.from_string(template).render(
         report=report,
         content=report.to_json(),
@@ -80,6 +81,7 @@ def html_report(report: VerifyReport, *, bench: Mapping[str, Any] | None = None)
         sections=[_section(report, variant) for variant in report.variants],
         manifest=report.manifest.to_json(),
         bench=bench,
+        layers=[(found, Markup(charts.layer_chart(found))) for found in explained],
         facts=_facts(report),
     )
     return page + "\n"

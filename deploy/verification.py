@@ -11,14 +11,13 @@ all there is, and on a Jetson they prove an engine without torch.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from resdeploy.deploy.accuracy import Accuracy, measure
+from resdeploy.deploy.anchor import Anchor, find_anchor, recorded_answers
 from resdeploy.deploy.baseline import (
     Baseline,
     BaselineComparison,
@@ -28,26 +27,16 @@ from resdeploy.deploy.baseline import (
 from resdeploy.deploy.bundle import REFERENCE
 from resdeploy.deploy.candidates import Candidate, open_candidates, open_float, precisions_of
 from resdeploy.deploy.contract import labels_gate, metadata_gate
-from resdeploy.deploy.errors import BundleError, InputError
+from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.evaluation import Evaluation, Pictures, evaluate, read_data, replay
+from resdeploy.deploy.explain import explain_all
 from resdeploy.deploy.gate import Gate, Limits, gates, logits_gate, nothing_gate, worst
 from resdeploy.deploy.output import Progress, silent
-from resdeploy.deploy.recording import Reference, read_reference
-from resdeploy.deploy.session import Model, Session, open_model, sizes_of
+from resdeploy.deploy.session import Model, open_model
 from resdeploy.deploy.specs import Backend, Precision
 from resdeploy.deploy.verify_report import VariantReport, VerifyReport
 
 _CLASSES_NAMED = 5
-
-
-@dataclass(frozen=True)
-class _Anchor:
-    """What the variants are compared with; `name` and `session` None for recorded logits alone."""
-
-    name: str | None
-    session: Session | None
-    sentence: str
-    notes: tuple[str, ...] = ()
 
 
 def verify(
@@ -62,6 +51,7 @@ def verify(
     min_agreement: float | None = None,
     baseline: str | Path | None = None,
     strict: bool = False,
+    explain: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> VerifyReport:
@@ -76,6 +66,7 @@ def verify(
         max_drop: points of top-1 that may be lost (default 1); min_top1, min_agreement: percent.
         baseline: a file of earlier answers to compare with too.
         strict: an inconclusive gate fails too.
+        explain: look for the layer that errs, and for a preprocessing that fits better.
         seed: of the bootstrap.
 
     Raises:
@@ -90,9 +81,17 @@ def verify(
     earlier = _earlier(baseline, model, pictures)
     with ExitStack() as stack:
         candidates = open_candidates(model, precisions_of(model, precisions), backends, stack)
-        anchor = _anchor(model, candidates, checkpoint, stack, needed=pictures is not None)
+        anchor = find_anchor(model, candidates, checkpoint, stack, needed=pictures is not None)
         evaluation, replayed = _run(model, candidates, anchor, pictures, progress)
         variants, found = _judge(model, candidates, evaluation, replayed, limits, seed)
+        explanation = None
+        if explain:
+            reference = open_float(model, candidates, stack)
+            figures = [variant.accuracy for variant in variants]
+            explanation = explain_all(
+                model, candidates, figures, evaluation, pictures, reference, progress
+            )
+            found = (*found, *explanation.gates())
     since = None
     if earlier is not None and evaluation is not None:
         since = compare_with_baseline(earlier, evaluation, [v.name for v in variants], seed=seed)
@@ -108,6 +107,7 @@ def verify(
         gates=found,
         evaluation=evaluation,
         baseline=since,
+        explanation=explanation,
         notes=(*anchor.notes, *_remarks(model, evaluation, replayed), *_changes(since)),
     )
 
@@ -126,12 +126,12 @@ def _earlier(
 def _run(
     model: Model,
     candidates: Sequence[Candidate],
-    anchor: _Anchor,
+    anchor: Anchor,
     pictures: Pictures | None,
     progress: Progress,
 ) -> tuple[Evaluation | None, Evaluation | None]:
     """The answers to the pictures, and to the recorded inputs; at least one of them."""
-    recorded = _recorded(model, anchor)
+    recorded = recorded_answers(model, anchor)
     sessions = {candidate.name: candidate.session for candidate in candidates}
     replayed = None if recorded is None else replay(recorded, sessions, progress=progress)
     if pictures is None:
@@ -143,51 +143,6 @@ def _run(
     preprocess = model.manifest.preprocess
     evaluation = evaluate(pictures, preprocess, sessions, reference=anchor.name, progress=progress)
     return evaluation, replayed
-
-
-def _anchor(
-    model: Model,
-    candidates: Sequence[Candidate],
-    checkpoint: str | Path | None,
-    stack: ExitStack,
-    *,
-    needed: bool,
-) -> _Anchor:
-    if checkpoint is not None:
-        # torch lives above this package: named as text, not imported
-        live = import_module("resdeploy.export.live")
-        session, remark = live.open_checkpoint(Path(checkpoint), model.manifest)
-        notes = () if remark is None else (remark,)
-        return _Anchor("PyTorch", stack.enter_context(session), f"{checkpoint} in PyTorch", notes)
-    if not needed:
-        return _Anchor(None, None, f"PyTorch's answers recorded in {REFERENCE}")
-    reference = open_float(model, candidates, stack)
-    if reference is None:
-        return _Anchor(None, None, "nothing: there is no fp32 graph")
-    sentence = "fp32.onnx on ort-cpu, proven equal to PyTorch at export"
-    return _Anchor(reference.name, reference.session, sentence)
-
-
-def _recorded(model: Model, anchor: _Anchor) -> Reference | None:
-    """The recorded inputs and logits; a live checkpoint's logits take the place of the recorded.
-
-    Raises:
-        BundleError: damaged, empty, or of another network.
-    """
-    if model.bundle is None or not (model.path / REFERENCE).is_file():
-        return None
-    recorded = read_reference(model.path / REFERENCE)
-    got = (recorded.inputs.shape[1:], recorded.logits.shape[1:])
-    expected = (sizes_of(model.manifest.input), (model.manifest.output.shape[1],))
-    if got != expected or not len(recorded.inputs):
-        raise BundleError(
-            f"{model.path / REFERENCE}: of another bundle: {len(recorded.inputs)} inputs of shape "
-            f"{got[0]} and {got[1][0]} logits, expected {expected[0]} and {expected[1][0]}: "
-            "export again"
-        )
-    if anchor.name is not None and anchor.session is not None and anchor.name == "PyTorch":
-        return Reference(recorded.inputs, anchor.session.run(recorded.inputs))
-    return recorded
 
 
 def _judge(

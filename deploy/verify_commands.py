@@ -1,5 +1,6 @@
 """`resdeploy verify`: validate, call `verify`, print and write the reports, exit 0 or 3."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from resdeploy.deploy.output import note, print_json, print_table, progress_bar
 from resdeploy.deploy.specs import BACKENDS, PRECISIONS, Precision
 
 if TYPE_CHECKING:
+    from resdeploy.deploy.explain import Explanation
     from resdeploy.deploy.verify_report import VerifyReport
 
 _GATE_FAILED = 3
@@ -92,6 +94,11 @@ backends_option = click.option(
 @_file_option("--markdown", "Write a summary in GitHub-flavoured markdown.")
 @_file_option("--html", "Write a report that opens offline.")
 @click.option("--strict", is_flag=True, help="Too few pictures to decide is a failure.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Find the layer that errs and try other preprocessings (slower).",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 @json_option
 @click.pass_context
@@ -114,7 +121,7 @@ def verify(
     every report was written.
     """
     from resdeploy.deploy.verification import verify as verify_bundle
-    from resdeploy.deploy.written import check_writable
+    from resdeploy.deploy.written import check_writable, save_in_bundle
 
     baseline: Path | None = options["baseline"]
     if ratchet and baseline is None:
@@ -131,8 +138,10 @@ def verify(
         report = verify_bundle(bundle, progress=progress, **options)
         _write_reports(report, junit, markdown, html)
         saved = _save_baseline(report, save_baseline, ratchet)
+    content = {**report.to_json(), "saved_baseline": None if saved is None else str(saved)}
+    save_in_bundle(bundle, "verify.json", json.dumps(content, indent=1) + "\n")
     if as_json:
-        print_json({**report.to_json(), "saved_baseline": None if saved is None else str(saved)})
+        print_json(content)
     else:
         _print_report(report)
     _say(report, saved)
@@ -180,7 +189,18 @@ def _print_report(report: "VerifyReport") -> None:
         ("gate", "variant", "verdict", "why"),
         [(gate.name, gate.variant, gate.verdict, gate.sentence) for gate in report.gates],
     )
+    if report.explanation is not None:
+        _print_explanation(report.explanation)
     click.echo(f"{report.verdict}: {report.bundle} compared with {report.reference}")
+
+
+def _print_explanation(explanation: "Explanation") -> None:
+    for found in explanation.layers:
+        click.echo(f"{found.variant}: {found.sentence}")
+    if explanation.trials:
+        rows = [(t.name, f"{t.top1:.2f}", f"{t.p_holm:.2g}") for t in explanation.trials]
+        own = ("the bundle's own", f"{explanation.top1:.2f}", "")
+        print_table(("preprocessing tried", ">top-1 %", ">p (Holm)"), [own, *rows])
 
 
 def _say(report: "VerifyReport", saved: Path | None) -> None:

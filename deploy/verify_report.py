@@ -7,6 +7,7 @@ from typing import Any
 from resdeploy.deploy.accuracy import Accuracy
 from resdeploy.deploy.baseline import BaselineComparison
 from resdeploy.deploy.evaluation import Evaluation
+from resdeploy.deploy.explain import Explanation
 from resdeploy.deploy.gate import Gate, Verdict
 from resdeploy.deploy.manifest import Manifest
 from resdeploy.deploy.specs import Backend, Precision, Variant
@@ -74,6 +75,7 @@ class VerifyReport:
 
     Attributes:
         reference: what the variants were compared with, as a sentence.
+        explanation: with `explain`, where the numbers part.
         evaluation: the answers picture by picture; None when only reference.npz was replayed.
         notes: what a reader should know besides, as sentences.
     """
@@ -87,6 +89,7 @@ class VerifyReport:
     gates: tuple[Gate, ...]
     evaluation: Evaluation | None
     baseline: BaselineComparison | None
+    explanation: Explanation | None
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +105,7 @@ class VerifyReport:
             "pictures": None if self.evaluation is None else _pictures(self.evaluation),
             "variants": {variant.name: variant.to_json() for variant in self.variants},
             "baseline": None if self.baseline is None else self.baseline.to_json(),
+            "explanation": None if self.explanation is None else self.explanation.to_json(),
             "gates": [gate.to_json() for gate in self.gates],
             "notes": list(self.notes),
         }

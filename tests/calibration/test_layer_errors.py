@@ -1,0 +1,89 @@
+"""The layer that errs is found, alone and in the chain, where errors were put in by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from resdeploy.calibration.layer_errors import culprit, layer_errors
+from resdeploy.deploy.errors import GraphError
+
+_GRAPH = """
+<ir_version: 8, opset_import: ["" : 17]>
+chain (float[batch, 3, 8, 8] input) => (float[batch, 4] logits)
+{
+    [first] c1 = Conv <pads = [1, 1, 1, 1]> (input, w1)
+    r1 = Relu (c1)
+    [second] c2 = Conv <pads = [1, 1, 1, 1]> (r1, w2)
+    [sum] a = Add (c2, r1)
+    r2 = Relu (a)
+    [third] c3 = Conv <pads = [1, 1, 1, 1]> (r2, w3)
+    p = GlobalAveragePool (c3)
+    f = Flatten (p)
+    [head] logits = Gemm <transB = 1> (f, w4)
+}
+"""
+_SHAPES = {"w1": (6, 3, 3, 3), "w2": (6, 6, 3, 3), "w3": (6, 6, 3, 3), "w4": (4, 6)}
+
+
+@pytest.fixture
+def inputs() -> NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal((4, 3, 8, 8)).astype(np.float32)
+
+
+def _write(path: Path, noise: dict[str, float], gain: dict[str, float]) -> Path:
+    """The chain with weights changed by a relative noise or a gain."""
+    model = onnx.parser.parse_model(_GRAPH)
+    weights, errors = np.random.default_rng(2), np.random.default_rng(3)
+    for name, shape in _SHAPES.items():
+        values = weights.normal(0, 0.4, shape)
+        values = gain.get(name, 1.0) * (
+            values + noise.get(name, 0.0) * errors.normal(0, 0.4, shape)
+        )
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("weight", "layer"), [("w1", "first"), ("w2", "second"), ("w3", "third"), ("w4", "head")]
+)
+def test_a_gain_of_four_is_found_where_it_was_put(
+    tmp_path: Path, inputs: NDArray[np.float32], weight: str, layer: str
+) -> None:
+    exact = _write(tmp_path / "float.onnx", {}, {})
+    wrong = _write(tmp_path / "int8.onnx", dict.fromkeys(_SHAPES, 0.01), {weight: 4.0})
+    errors = layer_errors(exact, wrong, inputs)
+    assert [error.name for error in errors] == ["first", "second", "sum", "third", "head"]
+    worst = culprit(errors)
+    assert worst.name == layer and worst.share > 0.99
+    assert worst.own_db == pytest.approx(-20 * np.log10(3), abs=0.2)  # y = 4z: noise (3z)²
+    assert sum(error.share for error in errors) == pytest.approx(1)
+
+
+def test_own_errors_do_not_pass_on_and_whole_errors_do(
+    tmp_path: Path, inputs: NDArray[np.float32]
+) -> None:
+    exact = _write(tmp_path / "float.onnx", {}, {})
+    wrong = _write(tmp_path / "int8.onnx", {"w1": 0.1}, {})
+    first, second, added, third, head = layer_errors(exact, wrong, inputs)
+    assert first.own_db == first.whole_db == pytest.approx(20, abs=2)
+    for later in (second, added, third, head):
+        assert later.own_db > 100 and later.share == pytest.approx(0, abs=1e-6)
+        assert later.whole_db < 30
+
+
+def test_graphs_that_share_no_layer_are_refused(
+    tmp_path: Path, inputs: NDArray[np.float32]
+) -> None:
+    exact = _write(tmp_path / "float.onnx", {}, {})
+    model = onnx.load(exact)
+    for node in model.graph.node:
+        node.output[0] = f"other_{node.output[0]}"
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(GraphError, match="has no layer of"):
+        layer_errors(exact, tmp_path / "other.onnx", inputs)

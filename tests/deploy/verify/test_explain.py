@@ -1,0 +1,58 @@
+"""`verify --explain` names the layer and the preprocessing, and accuses no one without reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from resdeploy.deploy.report import html_report
+from resdeploy.deploy.verification import verify
+from resdeploy.deploy.verify_commands import verify as command
+
+Weights = NDArray[np.float32]
+WriteBundle = Callable[..., Path]
+
+
+def test_the_layer_that_errs_is_named_in_json_and_page(
+    tmp_path: Path, write_bundle: WriteBundle, identity: Weights, colours: Path
+) -> None:
+    skewed = identity + np.float32(0.4) * identity[::-1]
+    bundle = write_bundle(tmp_path / "b", {"fp32": identity, "int8": skewed}, bias={
+        "int8": np.array([-0.3, 0, 0], np.float32)})  # fmt: skip
+    report = verify(bundle, data=colours, explain=True)
+    found = report.to_json()["explanation"]["layers"]
+    assert set(found) == {"int8"}
+    assert "layer 1 of 1, Gemm" in found["int8"]["sentence"]
+    assert found["int8"]["layers"][0]["share"] == 1
+    page = html_report(report)
+    assert "Where the numbers part" in page and "the layer alone" in page
+
+
+def test_without_pictures_the_recorded_inputs_explain(
+    tmp_path: Path, write_bundle: WriteBundle, identity: Weights
+) -> None:
+    bundle = write_bundle(tmp_path / "b", {"fp32": identity, "int8": 4 * identity})
+    explanation = verify(bundle, explain=True).explanation
+    assert explanation is not None and explanation.trials == ()
+    assert explanation.layers[0].layers[0].own_db < 0
+
+
+def test_swapped_channels_are_recognised(
+    tmp_path: Path, write_bundle: WriteBundle, identity: Weights, colours: Path
+) -> None:
+    trained_on_bgr = identity[:, ::-1].copy()
+    bundle = write_bundle(tmp_path / "b", {"fp32": trained_on_bgr})
+    result = CliRunner().invoke(command, [str(bundle), "--data", str(colours), "--explain"])
+    assert result.exit_code == 3
+    assert "another preprocessing fits the pictures better: BGR instead of RGB" in result.output
+    assert "top-1 100.0 %, the bundle's own 33.3 %" in result.output
+
+
+def test_the_right_preprocessing_is_not_accused(
+    tmp_path: Path, write_bundle: WriteBundle, identity: Weights, colours: Path
+) -> None:
+    report = verify(write_bundle(tmp_path / "b", {"fp32": identity}), data=colours, explain=True)
+    assert report.verdict == "pass"
+    assert report.explanation is not None and len(report.explanation.trials) >= 5
