@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnx
 from resdeploy.calibration.budget import Budget
 from resdeploy.calibration.equalize import equalize
 from resdeploy.calibration.images import Reading, read_batches
+from resdeploy.calibration.layer_report import measured_layers
 from resdeploy.calibration.layers import with_biases
 from resdeploy.calibration.pipeline import QuantizeReport
 from resdeploy.calibration.plan import PlanTarget
@@ -276,7 +276,7 @@ def _write(
     }
     with replaced_file(folder / RANGES) as temporary:
         write_ranges(temporary, StoredRanges(job.key, len(job.calibrate.paths), ranges))
-    _write_report(folder / REPORTS / REPORT, outcomes, calibration)
+    _write_report(job, material, outcomes, graphs, calibration)
     write_manifest(folder, manifest)
     for name in set(job.bundle.manifest.variants) - set(manifest.variants):
         (folder / job.bundle.manifest.variants[name].file).unlink(missing_ok=True)
@@ -284,10 +284,17 @@ def _write(
 
 
 def _write_report(
-    path: Path, outcomes: Mapping[PlanTarget, _Outcome], calibration: Mapping[str, Any]
+    job: "Job",
+    material: Material,
+    outcomes: Mapping[PlanTarget, _Outcome],
+    graphs: Mapping[Variant, onnx.ModelProto],
+    calibration: Mapping[str, Any],
 ) -> None:
+    """Keep, for `resdeploy inspect`, what the run did and how each layer came out."""
+    path = job.bundle.path / REPORTS / REPORT
     path.parent.mkdir(exist_ok=True)
+    layers = measured_layers(job.bundle.path, graphs, np.concatenate(material.held))
     shares = {VARIANT_OF[t]: dict(o.climb.shares) for t, o in outcomes.items()}
+    content = {"calibration": dict(calibration), "layers": layers, "shares": shares}
     with replaced_file(path) as temporary:
-        content = {"calibration": dict(calibration), "shares": shares}
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

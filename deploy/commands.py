@@ -88,17 +88,33 @@ def predict(
 
 @click.command(epilog="Example: resdeploy inspect resnext50.pth")
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--precision",
+    type=click.Choice(("int8",)),
+    help="Of a bundle: how each layer of its INT8 graphs came out.",
+)
 @json_option
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, precision: str | None, as_json: bool) -> None:
     """Show what a checkpoint, a bundle or an ONNX file is, and how that is known."""
     from resdeploy.deploy.inspect import inspect as inspect_path
+    from resdeploy.deploy.int8_layers import COLUMNS, read_int8_layers, table_row
 
+    if precision is not None:
+        layers = read_int8_layers(path)
+        if as_json:
+            print_json(layers)
+            return
+        for variant, rows in layers["layers"].items():
+            print_table((variant, *COLUMNS), [table_row(row) for row in rows])
+        for line in layers["repairs"]:
+            note(line)
+        return
     description = inspect_path(path)
     if as_json:
         print_json(description)
         return
-    for title, rows in _sections(description):
-        print_table((title, ""), rows)
+    for title, lines in _sections(description):
+        print_table((title, ""), lines)
 
 
 @click.command(epilog="Example: resdeploy doctor --json")
