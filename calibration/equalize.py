@@ -13,9 +13,9 @@ and the columns that read it divided:
                   root, since a reader that mixes channels pays in the rounding of its weights
 
 Tensors that an Add joins share one t, so residual stages are equalized as a whole. ReLU6 is not
-homogeneous; it is treated exactly, as far as the pictures tell: a channel that reaches 6 keeps
-t = 1, another grows at most until its maximum is 6. `saturation="relu"` drops the 6 instead, as
-the paper does, which weights quantized per tensor need.
+homogeneous; a channel that stays below 3 on the pictures is taken halfway to 6, t ≤ √(6/m_c), so
+that pictures yet unseen still find room below the 6; others keep t = 1. `saturation="relu"` drops
+the 6 instead, as the paper does, which weights quantized per tensor need.
 """
 
 from collections.abc import Mapping
@@ -34,12 +34,12 @@ Shared = Literal["activations", "weights"]
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
-# Operators that pass each channel on by itself, and scaled when it is scaled.
-_PASSING = ("Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool", "Flatten")
+# Operators that pass each channel on by itself, scaled when it is, with the same largest value.
+_PASSING = ("Add", "Relu", "Clip", "MaxPool")
 # No channel is scaled by more: a nearly dead one would only collect rounding errors.
 _LARGEST_STEP = 1e3
-# Share of its bound from which on a channel counts as saturated.
-_SATURATED = 0.999
+# Share of its bound above which a channel is left alone: unseen pictures may bring it there.
+_NEAR_BOUND = 0.5
 # Rescaling one pair of layers unsettles its neighbours; in sweeps it settles down.
 _SWEEPS = 8
 
@@ -202,8 +202,8 @@ def _bounded(factor: Doubles, place: _Place, peaks: Mapping[str, Floats]) -> Dou
     factor = factor.clip(1 / _LARGEST_STEP, _LARGEST_STEP)
     if np.isfinite(place.bound):
         peak = _peak(place, peaks)
-        room = np.divide(place.bound, peak, out=np.ones_like(peak), where=peak > 0)
-        factor = np.where(peak >= _SATURATED * place.bound, 1.0, np.minimum(factor, room))
+        room = np.sqrt(np.divide(place.bound, peak, out=np.ones_like(peak), where=peak > 0))
+        factor = np.where(peak > _NEAR_BOUND * place.bound, 1.0, np.minimum(factor, room))
     return factor
 
 

@@ -33,6 +33,9 @@ class Moments:
         self.count = 0
         self._left = pictures
         self._random = np.random.default_rng(seed)
+        # Moments are taken around the first batch's mean: a variance that is small beside the
+        # mean's square would drown in float32 otherwise.
+        self._shift: Floats | None = None
         self._sum = np.zeros((layer.group, layer.columns))
         self._second = np.zeros((layer.group, layer.columns, layer.columns), np.float32)
 
@@ -43,6 +46,9 @@ class Moments:
             return
         self._left -= len(values)
         patches = sample_patches(self.layer, values, self._random)
+        if self._shift is None:
+            self._shift = patches.mean(axis=2, keepdims=True)
+        patches -= self._shift
         self.count += patches.shape[2]
         self._sum += patches.sum(axis=2, dtype=np.float64)
         self._second += patches @ patches.transpose(0, 2, 1)
@@ -50,14 +56,15 @@ class Moments:
     @property
     def mean(self) -> Doubles:
         """μ, (group, K)."""
-        mean: Doubles = self._sum / self.count
+        shift = 0.0 if self._shift is None else self._shift[:, :, 0].astype(np.float64)
+        mean: Doubles = self._sum / self.count + shift
         return mean
 
     @property
     def covariance(self) -> Doubles:
         """C, (group, K, K)."""
-        mean = self.mean
-        return self._second / np.float64(self.count) - mean[:, :, None] * mean[:, None, :]
+        rest = self._sum / self.count
+        return self._second / np.float64(self.count) - rest[:, :, None] * rest[:, None, :]
 
 
 def moment_bytes(layer: Layer) -> int:

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import NodeProto, helper
+from onnx import NodeProto, helper, numpy_helper
 
-from resdeploy.calibration.layers import with_constants
 from resdeploy.calibration.wiring import wire
 from resdeploy.deploy.errors import GraphError
 from resdeploy.deploy.ort import first_line, session_options
@@ -26,6 +25,7 @@ class Prefix:
     def __init__(self, model: onnx.ModelProto, batches: Sequence[Floats], threads: int) -> None:
         """`batches` are the graph's inputs, each (N, 3, H, W)."""
         self._model = model
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._threads = threads
         self._wiring = wire(model)
         self._pending = list(self._wiring.nodes)
@@ -43,8 +43,8 @@ class Prefix:
         Raises:
             GraphError: ONNX Runtime cannot run the piece.
         """
-        if changed:
-            self._model = with_constants(self._model, changed)
+        for name, values in (changed or {}).items():
+            self._constants[name] = numpy_helper.from_array(values, name)
         if tensor not in self._live:
             self._advance(tensor)
         result = self._live[tensor]
@@ -80,7 +80,7 @@ class Prefix:
     ) -> ort.InferenceSession:
         read = {name for node in piece for name in node.input}
         graph = onnx.GraphProto(name="piece", node=piece)
-        graph.initializer.extend(t for t in self._model.graph.initializer if t.name in read)
+        graph.initializer.extend(t for name, t in self._constants.items() if name in read)
         for names, target in ((inputs, graph.input), (outputs, graph.output)):
             target.extend(
                 helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names

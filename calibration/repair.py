@@ -1,10 +1,10 @@
 """The repair ladder: one rung after the other, while a variant misses its budget.
 
     ranges    the range method that does best on pictures held back from calibration
-    prefix    integers and biases fitted, layer by layer, to the quantized prefix (`absorb`)
     equalize  channels of a tensor brought to like size (`equalize`)
     centre    the middle of ReLU ranges taken out (`high_bias`; int8 only, uint8 has zero points)
-    pad       the same for inputs of padded depthwise layers, where the error comes from
+    prefix    integers and biases fitted, layer by layer, to the quantized prefix (`absorb`)
+    pad       centring for the inputs of padded depthwise layers where most of the error comes from
     float     layers left float, those first that gain most, until the budget is met
 
 A rung proposes recipes; each is built from the same measurements and judged by the signal-to-noise
@@ -279,7 +279,7 @@ def _propose_pad(here: Climb) -> list[Recipe]:
 # Repairs that cost no speed, in order; "pad" and "float" follow while the aim is missed.
 _FREE_RUNGS: dict[str, Callable[[Climb], list[Recipe]]] = {
     "ranges": _propose_ranges,
-    "prefix": _propose_prefix,
     "equalize": _propose_equalize,
     "centre": _propose_centre,
+    "prefix": _propose_prefix,
 }

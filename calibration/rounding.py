@@ -27,6 +27,7 @@ _DAMPING = 0.01
 _BLOCK = 64
 
 Doubles = npt.NDArray[np.float64]
+Reals = npt.NDArray[np.floating]
 
 
 def gptq(
@@ -67,11 +68,13 @@ def nearest(weight: Doubles, scale: Doubles) -> Doubles:
     return np.asarray(np.rint(weight / scale[:, :, None]).clip(-LARGEST, LARGEST))
 
 
-def damped(covariance: Doubles, share: float = _DAMPING) -> Doubles:
+def damped(covariance: Reals, share: float = _DAMPING) -> Reals:
     """C + share · mean(diag C) · I, per group; C = 0 becomes the identity."""
     mean = np.einsum("gkk->g", covariance) / covariance.shape[1]
-    added = np.where(mean > 0, share * mean, 1.0)
-    return covariance + added[:, None, None] * np.eye(covariance.shape[1])
+    result = covariance.copy()
+    diagonal = np.arange(covariance.shape[1])
+    result[:, diagonal, diagonal] += np.where(mean > 0, share * mean, 1)[:, None]
+    return result
 
 
 def _unit_upper(covariance: Doubles) -> Doubles:

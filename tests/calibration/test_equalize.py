@@ -1,0 +1,96 @@
+"""Equalization changes weights, never answers, and brings channels to like size."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+from resdeploy.calibration.collect import collect
+from resdeploy.calibration.equalize import ChannelPeaks, equalize, without_upper_bounds
+from resdeploy.calibration.layers import constants, layers
+from resdeploy.deploy.compare import sqnr_db
+from resdeploy.deploy.ort import OrtSession
+
+Graphs = Callable[[str], onnx.ModelProto]
+Floats = npt.NDArray[np.float32]
+
+# Float32 arithmetic in another order.
+_SAME_FUNCTION_DB = 100.0
+
+
+def _pictures(model: onnx.ModelProto) -> Floats:
+    size = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    return np.random.default_rng(5).standard_normal((8, 3, size, size), np.float32)
+
+
+def _peaks(model: onnx.ModelProto, pictures: Floats) -> dict[str, Floats]:
+    found = {layer.input: ChannelPeaks() for layer in layers(model)}
+    collect(model, [pictures], {tensor: [peak] for tensor, peak in found.items()})
+    return {tensor: peak.peaks for tensor, peak in found.items()}
+
+
+def _logits(model: onnx.ModelProto, pictures: Floats) -> Floats:
+    with OrtSession(model.SerializeToString(), threads=1) as session:
+        return session.run(pictures)
+
+
+def _unevenness(model: onnx.ModelProto, peaks: dict[str, Floats]) -> float:
+    """Mean over tensors of log(largest channel / median channel)."""
+    ratios = [
+        np.log(peak.max() / np.median(peak[peak > 0]))
+        for tensor, peak in peaks.items()
+        if tensor != model.graph.input[0].name and (peak > 0).any()
+    ]
+    return float(np.mean(ratios))
+
+
+@pytest.mark.parametrize("family", ["resnet18", "mobilenet_v2", "cifar_resnet8"])
+def test_answers_stay_and_channels_come_to_like_size(float_graph: Graphs, family: str) -> None:
+    model = float_graph(family)
+    pictures = _pictures(model)
+    before = _peaks(model, pictures)
+    equal = equalize(model, before)
+    assert sqnr_db(_logits(model, pictures), _logits(equal, pictures)) > _SAME_FUNCTION_DB
+    assert _unevenness(equal, _peaks(equal, pictures)) < _unevenness(model, before)
+
+
+def test_weights_quantized_per_tensor_come_to_like_size(float_graph: Graphs) -> None:
+    model = float_graph("mobilenet_v2")
+    for number, layer in enumerate(layers(model)):  # channels as uneven as trained ones are
+        if layer.op_type == "Conv":
+            _spread_rows(model, layer.weight, layer.bias, seed=number)
+    pictures = _pictures(model)
+    equal = equalize(model, _peaks(model, pictures), shared="weights", saturation="relu")
+    relu = without_upper_bounds(model)
+    assert sqnr_db(_logits(relu, pictures), _logits(equal, pictures)) > _SAME_FUNCTION_DB - 10
+    assert _row_spread(equal) < 0.7 * _row_spread(model)
+
+
+def test_unseen_pictures_have_room_below_the_bound(float_graph: Graphs) -> None:
+    model = float_graph("mobilenet_v2")
+    pictures = _pictures(model)
+    peaks = {tensor: peak / np.float32(4) for tensor, peak in _peaks(model, pictures).items()}
+    equal = equalize(model, peaks)
+    # Pictures four times as strong as those measured: what is lost is little.
+    assert sqnr_db(_logits(model, pictures), _logits(equal, pictures)) > 20
+
+
+def _spread_rows(model: onnx.ModelProto, weight: str, bias: str, seed: int) -> None:
+    values = constants(model)
+    factor = np.exp(np.random.default_rng(seed).normal(0, 1, len(values[weight])))
+    for name in (weight, bias):
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        scaled = values[name] * factor.reshape(-1, *[1] * (values[name].ndim - 1))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(scaled.astype(np.float32), name))
+
+
+def _row_spread(model: onnx.ModelProto) -> float:
+    """Mean over layers of log(largest row / median row), what one scale per tensor suffers from."""
+    values = constants(model)
+    peaks = [
+        np.abs(values[layer.weight]).reshape(layer.shape[0], -1).max(axis=1)
+        for layer in layers(model)
+    ]
+    return float(np.mean([np.log(peak.max() / np.median(peak)) for peak in peaks]))
