@@ -1,5 +1,6 @@
 """Fixtures shared by the whole suite: where the real data is, photographs, a tiny real bundle."""
 
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import distribution
@@ -42,6 +43,16 @@ _TINY_SHAPES = {
     "w3": (5, 16),
     "b3": (5,),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_reach_children() -> None:
+    """A shell that starts the suite in the background ignores SIGINT, and children inherit that.
+
+    The tests of Ctrl-C would then wait for a process that cannot hear them.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
