@@ -24,9 +24,7 @@ def _architectures(
     return tuple(part.strip() for text in texts for part in text.split(","))
 
 
-@click.command(
-    epilog="Example: resdeploy build flowers.bundle --precision int8 --batch 1:8:16, on the target"
-)
+@click.command(epilog="Example: resdeploy build flowers.bundle --precision int8 --batch 1:8:16")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True)
 @click.option("--flavor", type=click.Choice(FLAVORS), default="tensorrt", show_default=True)

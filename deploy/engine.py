@@ -187,6 +187,7 @@ def _sidecar(
         workspace_mib=report.workspace_mib,
         free_memory_mib=report.free_memory_mib,
         peak_memory_mib=report.peak_memory_mib,
+        warnings=report.warnings,
         layers=report.layers,
         convolutions=report.convolutions,
     )

@@ -27,6 +27,7 @@ from resdeploy.deploy.machine import free_memory_bytes, peak_memory_bytes
 _MIB = 1 << 20
 _PR_SET_PDEATHSIG = 1
 _ALIVE_EVERY_S = 1.0
+_MOST_WARNINGS = 20
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -61,6 +62,7 @@ def build(request: BuildRequest, send: Send, trt: Any = None) -> BuildReport:
         workspace_mib=workspace // _MIB,
         free_memory_mib=free // _MIB,
         peak_memory_mib=peak_memory_bytes() // _MIB,
+        warnings=tuple(dict.fromkeys(log.warnings))[:_MOST_WARNINGS],
         layers=LayerCounts.of(log.layers) if log.layers else None,
         convolutions=(
             LayerCounts.of(layer for layer in log.layers if layer.is_convolution)
@@ -87,8 +89,8 @@ def main() -> int:
     try:
         report = build(BuildRequest.from_json(sys.stdin.read()), send)
     except ResdeployError as error:
-        kind = next(cls.__name__ for cls in type(error).__mro__)
-        send({"kind": "error", "class": kind, "message": str(error), "exit": error.exit_code})
+        what = {"class": type(error).__name__, "message": str(error), "exit": error.exit_code}
+        send({"kind": "error", **what})
         return 1
     send({"kind": "done", "report": asdict(report)})
     return 0

@@ -77,13 +77,17 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What the building process found out, beside the plan it wrote."""
+    """What the building process found out, beside the plan it wrote.
+
+    `warnings` are TensorRT's own, such as kernels it skipped because they did not fit the memory.
+    """
 
     version: str
     seconds: float
     workspace_mib: int
     free_memory_mib: int
     peak_memory_mib: int
+    warnings: tuple[str, ...]
     layers: LayerCounts | None
     convolutions: LayerCounts | None
 
@@ -94,4 +98,4 @@ class BuildReport:
             key: None if fields[key] is None else LayerCounts(**fields[key])
             for key in ("layers", "convolutions")
         }
-        return cls(**{**fields, **counts})
+        return cls(**{**fields, "warnings": tuple(fields["warnings"]), **counts})

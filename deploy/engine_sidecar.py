@@ -6,6 +6,7 @@ it before this file was read and compared: `misfit` says in words what differs.
 """
 
 import fcntl
+import hashlib
 import json
 import platform
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from resdeploy.deploy.bundle import check_file, replaced_file
+from resdeploy.deploy.bundle import replaced_file
 from resdeploy.deploy.cuda import device
 from resdeploy.deploy.engine_request import BuildOptions, options_from_json
-from resdeploy.deploy.errors import BundleError, EngineError
+from resdeploy.deploy.errors import EngineError
 from resdeploy.deploy.flavor import Flavor, Typing
 from resdeploy.deploy.layer_table import LayerCounts
 from resdeploy.deploy.machine import jetson_line, power_mode
@@ -75,6 +76,7 @@ class Sidecar:
     workspace_mib: int
     free_memory_mib: int
     peak_memory_mib: int
+    warnings: tuple[str, ...]
     layers: LayerCounts | None
     convolutions: LayerCounts | None
     format_version: int = FORMAT_VERSION
@@ -99,6 +101,7 @@ class Sidecar:
                     "machine": Machine(**fields["machine"]),
                     "options": options_from_json(fields["options"]),
                     "compute_capabilities": tuple(fields["compute_capabilities"]),
+                    "warnings": tuple(fields["warnings"]),
                     "layers": _counts(fields["layers"]),
                     "convolutions": _counts(fields["convolutions"]),
                 }
@@ -149,11 +152,19 @@ def read_plan(engine: Path) -> bytes:
     with locked(engine.parent, shared=True):
         sidecar = read_sidecar(engine)
         try:
-            check_file(engine, sidecar.plan_sha256, sidecar.plan_bytes)
-        except BundleError as error:
-            reason = str(error).removeprefix(f"{engine}: ").partition(": export")[0]
-            raise EngineError(f"{engine}: {reason}: build it again") from error
-        return engine.read_bytes()
+            plan = engine.read_bytes()
+        except OSError as error:
+            raise EngineError(
+                f"{engine}: cannot be read: {error.strerror}: build it again"
+            ) from error
+    # of the very bytes that are handed on, not of a file that may be another by then
+    if len(plan) != sidecar.plan_bytes:
+        found = f"{len(plan)} bytes, expected {sidecar.plan_bytes}"
+    elif (digest := hashlib.sha256(plan).hexdigest()) != sidecar.plan_sha256:
+        found = f"sha256 {digest[:12]}…, expected {sidecar.plan_sha256[:12]}…"
+    else:
+        return plan
+    raise EngineError(f"{engine}: altered since it was built: {found}: build it again")
 
 
 def misfit(sidecar: Sidecar, here: Machine) -> str | None:

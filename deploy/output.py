@@ -94,9 +94,9 @@ def progress_bar(*, hidden: bool = False) -> Iterator[Progress]:
 
         def report(step: str, done: int, total: int) -> None:
             if step not in tasks:
-                for earlier in tasks.values():
-                    bars.update(earlier, visible=False)
                 tasks[step] = bars.add_task(step, total=total or None)
+            for name, task in tasks.items():
+                bars.update(task, visible=name == step)  # a builder's phases nest and come back
             bars.update(tasks[step], completed=done, total=total or None)
 
         yield report

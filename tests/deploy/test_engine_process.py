@@ -24,8 +24,8 @@ REQUEST = BuildRequest(
 )
 REPORT = (
     '{"version": "10.3.0", "seconds": 2.5, "workspace_mib": 256, "free_memory_mib": 999, '
-    '"peak_memory_mib": 300, "layers": {"total": 3, "int8": 1, "half": 1, "float": 1}, '
-    '"convolutions": null}'
+    '"peak_memory_mib": 300, "warnings": [], "convolutions": null, '
+    '"layers": {"total": 3, "int8": 1, "half": 1, "float": 1}}'
 )
 
 

@@ -37,6 +37,7 @@ BUILT = Sidecar(
     workspace_mib=1024,
     free_memory_mib=5120,
     peak_memory_mib=1800,
+    warnings=("a kernel was skipped",),
     layers=LayerCounts(40, 30, 8, 2),
     convolutions=None,
 )

@@ -32,6 +32,7 @@ def _sidecar(library: Any, **options: Any) -> Sidecar:
         workspace_mib=256,
         free_memory_mib=1000,
         peak_memory_mib=300,
+        warnings=(),
         layers=None,
         convolutions=None,
     )
