@@ -78,7 +78,7 @@ def main() -> None:
         shutil.copy(min(folder.iterdir()), SAMPLE / f"{folder.name}.png")
 
     resdeploy("export", CHECKPOINT.resolve().relative_to(Path.cwd()), "-o", BUNDLE,
-              "--input-size", "64", "--resize", "64")  # fmt: skip
+              "--input-size", "64", "--resize", "64", "--calib", TRAIN)  # fmt: skip
     resdeploy("predict", BUNDLE, SAMPLE, "--top", "3")
 
     paths, truth = list(truth_of), list(truth_of.values())

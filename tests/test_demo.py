@@ -32,7 +32,7 @@ def test_checkpoint_is_small_and_alone_with_its_class_names() -> None:
 def test_every_variant_is_as_accurate_as_pytorch(demo: tuple[Path, str]) -> None:
     rows = re.findall(r"(PyTorch|resdeploy \w+) *│ *([\d.]+) %", demo[1])
     accuracy = {name: float(percent) for name, percent in rows}
-    assert {"PyTorch", "resdeploy fp32", "resdeploy fp16"} <= set(accuracy)
+    assert {"PyTorch", "resdeploy fp32", "resdeploy fp16", "resdeploy int8"} <= set(accuracy)
     assert accuracy["PyTorch"] >= 97
     assert accuracy["resdeploy fp32"] == accuracy["PyTorch"]
     assert all(percent >= accuracy["PyTorch"] - 1 for percent in accuracy.values())
