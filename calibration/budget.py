@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from resdeploy.deploy.statistics import wilson_interval
 
 # An error of 5.6 % of the logits. Plain INT8 of MobileNetV2 has about 18 dB and of residual
-# networks 25 to 35. Repairs that cost speed (float layers) go on until here.
+# networks 25 to 35. Repairs that cost speed (float layers) or much time go on until here.
 _AIM_DB = 25.0
-# Repairs that cost nothing at inference go on until here.
+# Repairs that cost nothing, or next to it, go on until here.
 _AIM_FREE_DB = 28.0
 _AIM_AGREEMENT = 98.0
 # Below this a variant is refused: one answer in twenty would change.

@@ -1,10 +1,10 @@
 """The repair ladder: one rung after the other, while a variant misses its budget.
 
     ranges    the range method that does best on pictures held back from calibration
-    equalize  channels of a tensor brought to like size (`equalize`)
     centre    the middle of ReLU ranges taken out (`high_bias`; int8 only, uint8 has zero points)
-    prefix    integers and biases fitted, layer by layer, to the quantized prefix (`absorb`)
     pad       centring for the inputs of padded depthwise layers where most of the error comes from
+    prefix    integers and biases fitted, layer by layer, to the quantized prefix (`absorb`)
+    equalize  channels of a tensor brought to like size, the above included (`equalize`)
     float     layers left float, those first that gain most, until the budget is met
 
 A rung proposes recipes; each is built from the same measurements and judged by the signal-to-noise
@@ -37,13 +37,11 @@ FIRST_METHOD = "mse"
 # A proposal must gain this much, in dB.
 _WORTHWHILE = 0.1
 # Share of the output error from which a padded layer's input is worth a Pad node, and how many.
-_PAD_SHARE, _MOST_PADDED = 0.08, 3
+_PAD_SHARE, _MOST_PADDED = 0.1, 3
 # Candidates tried for each layer left float; at most this share of the layers may be.
 _FLOAT_CANDIDATES, _MOST_FLOAT = 4, 0.2
-# Pictures on which shares are measured: once per layer.
-_SHARE_BATCHES = 2
-# Layers a refusal names.
-_NAMED = 3
+# Held-back batches on which shares are measured, and layers that a refusal names.
+_SHARE_BATCHES, _NAMED = 2, 3
 
 Floats = npt.NDArray[np.float32]
 VARIANT_OF: dict[PlanTarget, Variant] = {"tensorrt": "int8", "cpu": "int8-cpu"}
@@ -51,7 +49,8 @@ VARIANT_OF: dict[PlanTarget, Variant] = {"tensorrt": "int8", "cpu": "int8-cpu"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a variant is made; the field names are those of the rungs."""
+    """How a variant is made; the field names are those of the rungs. `refit` repeats "prefix" with
+    the layers of `float` left float."""
 
     method: str = FIRST_METHOD
     prefix: bool = False
@@ -59,6 +58,7 @@ class Recipe:
     centre: bool = False
     pad: tuple[str, ...] = ()
     float: tuple[str, ...] = ()
+    refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,13 @@ def climb(
     """Make a variant, or take one up again, and repair it rung by rung while it misses its aim."""
     here = start or first_draft(material, target, FIRST_METHOD if method == "auto" else method)
     tried = {step.rung for step in here.steps}
-    for rung, propose in _FREE_RUNGS.items():
-        if not repair or budget.met(here.score, free=True):
+    for rung, propose in _RUNGS.items():
+        if not repair or budget.met(here.score, free=rung not in _LAST_RUNGS):
             break
         if rung not in tried and (rung != "ranges" or method == "auto"):
-            here = _try(material, here, rung, propose(here))
+            here = _try(material, here, rung, propose(material, here))
     if repair and not budget.met(here.score, free=False):
-        here = _with_shares(material, here)
-        here = _try(material, here, "pad", _propose_pad(here))
-        here = _leave_float(material, here, budget)
+        here = _leave_float(material, _with_shares(material, here), budget)
     if budget.refuses(here.score) is not None:
         here = _with_shares(material, here)
     return here
@@ -147,7 +145,9 @@ def first_draft(material: Material, target: PlanTarget, method: str) -> Climb:
 def build(material: Material, target: PlanTarget, recipe: Recipe) -> Draft:
     """The draft a recipe describes."""
     if recipe.float:
-        return build(material, target, replace(recipe, float=())).left_float(recipe.float)
+        whole = build(material, target, replace(recipe, float=(), refit=False))
+        partial = whole.left_float(recipe.float)
+        return _absorb(material, partial) if recipe.refit else partial
     known = material.drafts.get((target, recipe))
     if known is not None:
         return known
@@ -164,15 +164,19 @@ def build(material: Material, target: PlanTarget, recipe: Recipe) -> Draft:
     else:
         draft = rounded(draft, statistics.moments, taken=taken)
     if recipe.prefix:
-        draft = absorb(
-            draft,
-            material.fitting,
-            threads=material.threads,
-            seed=material.seed,
-            progress=material.progress,
-        )
+        draft = _absorb(material, draft)
     material.drafts[target, recipe] = draft
     return draft
+
+
+def _absorb(material: Material, draft: Draft) -> Draft:
+    return absorb(
+        draft,
+        material.fitting,
+        threads=material.threads,
+        seed=material.seed,
+        progress=material.progress,
+    )
 
 
 def judge(material: Material, draft: Draft) -> Score:
@@ -245,41 +249,52 @@ def _leave_float(material: Material, here: Climb, budget: Budget) -> Climb:
             replace(here.recipe, float=tuple(sorted({*here.recipe.float, node})))
             for node in left[:_FLOAT_CANDIDATES]
         ]
-        after = _try(material, here, "float", proposals)
-        if after.recipe == here.recipe:
-            return after
-        here = after
+        before, here = here, _try(material, here, "float", proposals)
+        if here.recipe == before.recipe:
+            break
+    if here.recipe.prefix and here.recipe.float:
+        # What the others absorbed of the errors of these layers is no longer there.
+        here = _try(material, here, "prefix", [replace(here.recipe, refit=True)])
     return here
 
 
-def _propose_ranges(here: Climb) -> list[Recipe]:
+def _propose_ranges(material: Material, here: Climb) -> list[Recipe]:
     return [replace(here.recipe, method=method) for method in METHODS if method != FIRST_METHOD]
 
 
-def _propose_prefix(here: Climb) -> list[Recipe]:
-    return [replace(here.recipe, prefix=True)]
-
-
-def _propose_equalize(here: Climb) -> list[Recipe]:
-    return [replace(here.recipe, equalize=True)]
-
-
-def _propose_centre(here: Climb) -> list[Recipe]:
+def _propose_centre(material: Material, here: Climb) -> list[Recipe]:
     return [replace(here.recipe, centre=True)] if here.draft.target == "tensorrt" else []
 
 
-def _propose_pad(here: Climb) -> list[Recipe]:
-    if not here.recipe.centre or here.recipe.pad:
+def _propose_pad(material: Material, here: Climb) -> list[Recipe]:
+    if not here.recipe.centre:
         return []
     padded = {x.name for x in layers(here.draft.model) if x.depthwise and any(x.pads)}
-    worst = [n for n, share in here.shares.items() if n in padded and share >= _PAD_SHARE]
-    return [replace(here.recipe, pad=tuple(worst[:_MOST_PADDED]))] if worst else []
+    measured = shares(
+        here.draft,
+        material.held[:_SHARE_BATCHES],
+        threads=material.threads,
+        among=padded,
+        progress=material.progress,
+    )
+    worst = [node for node, share in measured.items() if share >= _PAD_SHARE][:_MOST_PADDED]
+    return [replace(here.recipe, pad=tuple(worst))] if worst else []
 
 
-# Repairs that cost no speed, in order; "pad" and "float" follow while the aim is missed.
-_FREE_RUNGS: dict[str, Callable[[Climb], list[Recipe]]] = {
+def _propose_prefix(material: Material, here: Climb) -> list[Recipe]:
+    return [replace(here.recipe, prefix=True)]
+
+
+def _propose_equalize(material: Material, here: Climb) -> list[Recipe]:
+    return [replace(here.recipe, equalize=True)]
+
+
+_RUNGS: dict[str, Callable[[Material, Climb], list[Recipe]]] = {
     "ranges": _propose_ranges,
-    "equalize": _propose_equalize,
     "centre": _propose_centre,
+    "pad": _propose_pad,
     "prefix": _propose_prefix,
+    "equalize": _propose_equalize,
 }
+# Tried only while the lower aim is missed: another pass over all pictures seldom pays.
+_LAST_RUNGS = ("equalize",)

@@ -1,11 +1,11 @@
 """Measures which layers an INT8 graph's error comes from, one layer quantized at a time.
 
 The share of node n is the squared error of the logits with only n quantized (its inputs and its
-weights), over the sum of the same over all nodes. Errors of different layers are nearly
-uncorrelated, so the shares tell what leaving a layer float would gain.
+weights), over the squared error of the whole INT8 graph. Errors of different layers are nearly
+uncorrelated, so shares add up to about 1 and tell what leaving a layer float would gain.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +23,23 @@ def shares(
     batches: Sequence[Floats],
     *,
     threads: int,
+    among: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> dict[str, float]:
-    """Node name → share of the output error, 0 to 1, largest first; they sum to 1."""
+    """Node name → share of the output error, largest first; only of the nodes `among`, if given."""
     nodes = quantized_nodes(draft)
+    asked = [node for node in nodes if among is None or node in among]
     expected = logits(draft.model.SerializeToString(), "fp32", batches, threads)
+
+    def noise_of(part: Draft) -> float:
+        got = logits(part.graph().SerializeToString(), "int8", batches, threads)
+        return float(((got.astype(np.float64) - expected) ** 2).sum())
+
+    total = noise_of(draft) or 1.0
     noise = {}
-    for number, node in enumerate(nodes):
-        progress("measuring layers", number, len(nodes))
-        alone = draft.left_float([name for name in nodes if name != node])
-        got = logits(alone.graph().SerializeToString(), "int8", batches, threads)
-        noise[node] = float(((got.astype(np.float64) - expected) ** 2).sum())
-    total = sum(noise.values()) or 1.0
+    for number, node in enumerate(asked):
+        progress("measuring layers", number, len(asked))
+        noise[node] = noise_of(draft.left_float([name for name in nodes if name != node]))
     ordered = sorted(noise.items(), key=lambda item: -item[1])
     return {node: value / total for node, value in ordered}
 

@@ -5,17 +5,32 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.parser
 import pytest
 
 from resdeploy.calibration.collect import collect
+from resdeploy.calibration.draft import Draft, rounded
 from resdeploy.calibration.equalize import ChannelPeaks, equalize, without_upper_bounds
 from resdeploy.calibration.layers import constants, layers
+from resdeploy.calibration.sensitivity import logits
+from resdeploy.calibration.statistics import gather
 from resdeploy.deploy.compare import sqnr_db
 from resdeploy.deploy.ort import OrtSession
 
 Graphs = Callable[[str], onnx.ModelProto]
 Floats = npt.NDArray[np.float32]
 
+_TWO_LAYERS = """
+<ir_version: 8, opset_import: ["" : 17]>
+two (float[batch, 3, 16, 16] input) => (float[batch, 8] logits)
+{
+    [conv1] c1 = Conv (input, w1, b1)
+    [relu1] r1 = Relu (c1)
+    [conv2] c2 = Conv (r1, w2, b2)
+    [pool] g = GlobalAveragePool (c2)
+    [flatten] logits = Flatten (g)
+}
+"""
 # Float32 arithmetic in another order.
 _SAME_FUNCTION_DB = 100.0
 
@@ -54,6 +69,31 @@ def test_answers_stay_and_channels_come_to_like_size(float_graph: Graphs, family
     equal = equalize(model, before)
     assert sqnr_db(_logits(model, pictures), _logits(equal, pictures)) > _SAME_FUNCTION_DB
     assert _unevenness(equal, _peaks(equal, pictures)) < _unevenness(model, before)
+
+
+def test_a_stretched_channel_no_longer_spoils_its_tensor() -> None:
+    model = onnx.parser.parse_model(_TWO_LAYERS)
+    random = np.random.default_rng(0)
+    weights = {"w1": random.normal(size=(16, 3, 3, 3)), "w2": random.normal(size=(8, 16, 1, 1))}
+    weights["w1"][0] *= 300
+    weights["w2"][:, 0] /= 300
+    shapes = {**weights, "b1": np.zeros(16), "b2": np.zeros(8)}
+    for name, values in shapes.items():
+        tensor = onnx.numpy_helper.from_array(values.astype(np.float32), name)
+        model.graph.initializer.append(tensor)
+    pictures = random.standard_normal((16, 3, 16, 16)).astype(np.float32)
+    expected = _logits(model, pictures)
+    spoilt, repaired = (
+        sqnr_db(expected, logits(_quantized(graph, pictures), "int8", [pictures], 1))
+        for graph in (model, equalize(model, _peaks(model, pictures)))
+    )
+    assert spoilt < 15 and repaired > spoilt + 15
+
+
+def _quantized(model: onnx.ModelProto, pictures: Floats) -> bytes:
+    found = gather(model, lambda: [pictures], len(pictures), threads=1)
+    draft = Draft(model, "tensorrt", found.ranges("minmax", "tensorrt"))
+    return bytes(rounded(draft, found.moments).graph().SerializeToString())
 
 
 def test_weights_quantized_per_tensor_come_to_like_size(float_graph: Graphs) -> None:

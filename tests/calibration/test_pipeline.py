@@ -1,0 +1,108 @@
+"""`quantize` on real networks and pictures: what ships is right, and nothing else ships."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resdeploy.calibration import quantize, variants
+from resdeploy.calibration.budget import Budget
+from resdeploy.calibration.pipeline import REFUSED
+from resdeploy.deploy.bundle import RANGES, read_bundle
+from resdeploy.deploy.errors import InputError
+from resdeploy.deploy.ort import OrtSession
+from resdeploy.deploy.session import open_model, open_session
+from resdeploy.export import ExportOptions, export_checkpoint
+
+
+@pytest.fixture
+def bundle(flower_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may change."""
+    return Path(shutil.copytree(flower_bundle, tmp_path / "flowers.bundle"))
+
+
+@pytest.fixture(scope="module")
+def cifar(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cifar") / "resnet20.bundle"
+    export_checkpoint(
+        shared_data / "checkpoints" / "cifar10_resnet20.th",
+        ExportOptions(output=path, classes=shared_data / "cifar10_class_indices.json"),
+    )
+    return path
+
+
+@pytest.mark.realdata
+def test_a_real_network_keeps_its_accuracy(shared_data: Path, cifar: Path) -> None:
+    report = quantize(
+        cifar,
+        shared_data / "cifar10" / "calib",
+        images=128,
+        data=shared_data / "cifar10" / "val",
+    )
+    assert report.exit_code == 0 and not report.refused
+    assert set(report.manifest.variants) == {"fp32", "fp16", "int8", "int8-fp16", "int8-cpu"}
+    for variant, least_db in (("int8", 26.0), ("int8-fp16", 26.0), ("int8-cpu", 28.0)):
+        figures = report.accuracy[variant]
+        assert figures["images"] == 1000
+        assert figures["drop"] <= 0.5, variant
+        assert figures["sqnr_db"] >= least_db, variant
+    # The figures are those of the files: the session that a user opens answers so.
+    inputs = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
+    with open_session(open_model(cifar), precision="int8", backend="ort-cpu") as session:
+        got = session.run(inputs)
+    with OrtSession(cifar / "int8-cpu.onnx", variant="int8-cpu") as session:
+        np.testing.assert_array_equal(got, session.run(inputs))
+
+    again = quantize(
+        cifar,
+        shared_data / "cifar10" / "calib",
+        images=128,
+        data=shared_data / "cifar10" / "val",
+    )
+    assert again.notes[0].endswith("nothing to do")
+    assert again.accuracy == json.loads(json.dumps(report.accuracy))
+
+
+def test_other_pictures_or_options_are_not_taken_for_the_same(
+    bundle: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    quantize(bundle, picture_folder, repair=False, force=True)
+    fewer = quantize(bundle, picture_folder, images=20, repair=False, force=True)
+    assert any("calibration pictures changed" in line for line in fewer.notes)
+    other = quantize(bundle, picture_folder, images=20, repair=False, weights="float", force=True)
+    assert any("other options" in line for line in other.notes)
+    assert read_bundle(bundle).manifest.calibration is not None
+
+
+def test_a_variant_that_lost_its_answers_is_refused_and_not_written(
+    bundle: Path, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "Budget", lambda: Budget(least_sqnr_db=90.0))
+    report = quantize(bundle, picture_folder, repair=False)
+    assert report.exit_code == REFUSED
+    assert set(report.refused) == {"int8", "int8-fp16", "int8-cpu"}
+    assert "most of the error comes from" in report.refused["int8"]
+    assert set(report.manifest.variants) == {"fp32"}
+    assert not list(bundle.glob("int8*.onnx"))
+    assert (bundle / RANGES).is_file() and (bundle / "reports" / "int8.json").is_file()
+
+    forced = quantize(bundle, picture_folder, repair=False, force=True)
+    assert forced.exit_code == 0 and forced.refused
+    assert (bundle / "int8.onnx").is_file()
+
+
+def test_two_runs_write_the_same_bytes(bundle: Path, picture_folder: Path) -> None:
+    names = ("int8.onnx", "int8-fp16.onnx", "int8-cpu.onnx", "ranges.json")
+    quantize(bundle, picture_folder, force=True)
+    first = {name: (bundle / name).read_bytes() for name in names}
+    quantize(bundle, picture_folder, force=True)
+    assert first == {name: (bundle / name).read_bytes() for name in names}
+
+
+def test_max_drop_needs_labels(bundle: Path, picture_folder: Path) -> None:
+    with pytest.raises(InputError, match="--max-drop needs labelled pictures"):
+        quantize(bundle, picture_folder, max_drop=0.5)
+    with pytest.raises(InputError, match="method 'magic' is not one of auto"):
+        quantize(bundle, picture_folder, method="magic")
