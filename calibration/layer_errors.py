@@ -5,16 +5,20 @@ output of the layer and Σ over all its values:
 
     whole  10 log10(Σ z² / Σ (y - z)²)    y in the INT8 graph as it is: errors of all layers so far
     own    the same with y computed from the float graph's inputs of this layer: its error alone
-    share  of the layer's own noise-to-signal ratio in the sum over all layers
 
 For `own` the INT8 graph is cut behind every layer, and what follows is fed with the float values.
-Both graphs compute what they say (no fused integer kernels). In a graph whose weights were
-equalized, channels of inner tensors are scaled on purpose, and that counts as error here.
+Both graphs compute what they say (no fused integer kernels).
+
+A sound layer's own signal is more than 5 dB above its own noise. Repairs such as equalization,
+though, scale and shift channels of inner tensors on purpose and undo it in the next layer: both
+look unsound from exact input, but `whole` there or behind is above 15 dB, and they are excused.
+The culprit is the worst of the first unsound layers in a row that nothing excuses; in a sound graph
+it is the layer with the largest share of all own noise-to-signal ratios.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +33,25 @@ from resdeploy.deploy.ort import first_line, session_options
 
 _LAYERS = ("Conv", "Gemm", "Add")
 _FED = "__float"
+_UNSOUND_DB, _RECOVERED_DB = 5.0, 15.0
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """One layer's errors in dB (larger is better) and its share of all layers' own errors."""
+    """One layer's errors in dB (larger is better).
+
+    `excused`: it looks unsound alone, but the graph is sound there or behind. `share`: of the own
+    noise-to-signal ratios of all layers that are not excused.
+    """
 
     name: str
     op_type: str
     whole_db: float
     own_db: float
     share: float
+    excused: bool
 
 
 def layer_errors(float_graph: Path, int8_graph: Path, inputs: Floats) -> list[LayerError]:
@@ -55,36 +65,39 @@ def layer_errors(float_graph: Path, int8_graph: Path, inputs: Floats) -> list[La
     layers = [n for n in original.graph.node if n.op_type in _LAYERS and n.output[0] in made]
     if not layers:
         raise GraphError(f"{int8_graph}: has no layer of {float_graph}: quantize it again")
-    tensors = [node.output[0] for node in layers]
-    sums = _sums(original, quantized, tensors, inputs)
-    ratios = [noise / signal if signal else math.inf for signal, _, noise in sums]
-    total = sum(ratio for ratio in ratios if math.isfinite(ratio)) or 1.0
-    return [
-        LayerError(
-            name=node.name or node.output[0],
-            op_type=node.op_type,
-            whole_db=decibels(signal, whole),
-            own_db=decibels(signal, own),
-            share=ratio / total if math.isfinite(ratio) else 0.0,
-        )
-        for node, (signal, whole, own), ratio in zip(layers, sums, ratios, strict=True)
+    signal, whole, own = _sums(original, quantized, [node.output[0] for node in layers], inputs)
+    whole_db = [decibels(*pair) for pair in zip(signal, whole, strict=True)]
+    own_db = [decibels(*pair) for pair in zip(signal, own, strict=True)]
+    best = [max(whole_db[k:]) for k in range(len(layers))]
+    excused = [
+        db < _UNSOUND_DB and later > _RECOVERED_DB for db, later in zip(own_db, best, strict=True)
     ]
+    ratios = np.where(excused, 0.0, 10 ** (-np.array(own_db) / 10))
+    shares = (ratios / (ratios.sum() or 1.0)).tolist()
+    names = [(node.name or node.output[0], node.op_type) for node in layers]
+    columns = zip(names, whole_db, own_db, shares, excused, strict=True)
+    return [LayerError(*name, *values) for name, *values in columns]
 
 
 def culprit(errors: Sequence[LayerError]) -> LayerError:
-    """The layer with the largest share; of equals the first."""
-    return max(errors, key=lambda error: error.share)
+    """The layer to look at; see the module's docstring."""
+    unsound = [error.own_db < _UNSOUND_DB and not error.excused for error in errors]
+    if not any(unsound):
+        return max(errors, key=lambda error: error.share)
+    first = unsound.index(True)
+    row = takewhile(lambda pair: pair[1], zip(errors[first:], unsound[first:], strict=True))
+    return min((error for error, _ in row), key=lambda error: error.own_db)
 
 
 def _sums(
     original: onnx.ModelProto, quantized: onnx.ModelProto, tensors: list[str], inputs: Floats
-) -> list[tuple[float, float, float]]:
-    """Σ z², Σ (y - z)² as it is, and Σ (y - z)² of the layer alone, per tensor."""
+) -> tuple[list[float], list[float], list[float]]:
+    """Per tensor Σ z², Σ (y - z)² in the graph as it is, and of the layer alone."""
     given = original.graph.input[0].name
     runs = [_session(_tapped(original, tensors)), _session(_tapped(quantized, tensors))]
     alone = _session(_cut(quantized, tensors))
     fed = {argument.name for argument in alone.get_inputs()}
-    found = np.zeros((len(tensors), 3))
+    found = np.zeros((3, len(tensors)))
     for picture in inputs:
         values = {given: picture[None]}
         expected, got = (run.run(tensors, values) for run in runs)
@@ -92,8 +105,10 @@ def _sums(
         own = alone.run(tensors, {name: feeds[name] for name in feeds if name in fed})
         for place, (z, y, o) in enumerate(zip(expected, got, own, strict=True)):
             exact = z.astype(np.float64)
-            found[place] += ((exact**2).sum(), ((y - exact) ** 2).sum(), ((o - exact) ** 2).sum())
-    return [(signal, whole, own) for signal, whole, own in found.tolist()]
+            squares = exact**2, (y - exact) ** 2, (o - exact) ** 2
+            found[:, place] += [values.sum() for values in squares]
+    signal, whole, alone_noise = found.tolist()
+    return signal, whole, alone_noise
 
 
 def _tapped(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
 """`verify --explain`: where the numbers part, and whether the preprocessing is the right one.
 
-* Layers: on the pictures that flipped, the layer whose own error is the largest part of the
-  whole (`calibration.layer_errors`), for every INT8 variant.
+* Layers: on the pictures that flipped, the layer that errs most from exact input
+  (`calibration.layer_errors`), for every INT8 variant.
 * Preprocessing: a wrong one costs accuracy on every variant alike. The usual suspects are tried on
   the labelled pictures with the float graph. One is accused when it is right significantly more
   often than the bundle's own on the same pictures (McNemar, Holm's correction, p < 0.05), and by
@@ -40,13 +40,14 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LayerShare:
-    """One layer: dB of the graph so far, dB of the layer alone, its share of all own errors."""
+    """One layer, as `calibration.layer_errors.LayerError` has it."""
 
     name: str
     op_type: str
     whole_db: float
     own_db: float
     share: float
+    excused: bool
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class LayerExplanation:
                 "sqnr_db": round(layer.whole_db, 2),
                 "own_sqnr_db": round(layer.own_db, 2),
                 "share": round(layer.share, 4),
+                "excused": layer.excused,
             }
             for layer in self.layers
         ]
@@ -189,9 +191,9 @@ def explain_layers(
     place = errors.index(worst)
     before = f"{errors[place - 1].whole_db:.1f} dB before it and " if place else ""
     sentence = (
-        f"layer {place + 1} of {len(errors)}, {worst.op_type} {worst.name}, makes "
-        f"{worst.share:.0%} of the layers' own errors: it gives {worst.own_db:.1f} dB from exact "
-        f"input; the whole graph has {before}{worst.whole_db:.1f} dB behind it"
+        f"look at layer {place + 1} of {len(errors)}, {worst.op_type} {worst.name}: from exact "
+        f"input it reaches {worst.own_db:.1f} dB ({worst.share:.0%} of all own errors); "
+        f"the whole graph has {before}{worst.whole_db:.1f} dB behind it"
     )
     layers = tuple(LayerShare(**vars(error)) for error in errors)
     return LayerExplanation(candidate.name, layers, sentence)

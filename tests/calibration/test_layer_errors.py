@@ -77,6 +77,27 @@ def test_own_errors_do_not_pass_on_and_whole_errors_do(
         assert later.whole_db < 30
 
 
+def test_channels_scaled_on_purpose_are_excused(
+    tmp_path: Path, inputs: NDArray[np.float32]
+) -> None:
+    # c3's channels are scaled and the head undoes it, as equalization does
+    exact = _write(tmp_path / "float.onnx", {}, {})
+    scale = np.array([0.1, 0.5, 1, 2, 10, 30], np.float32)
+    for gain, blamed in ((1.0, {"first", "second", "sum"}), (4.0, {"second"})):
+        wrong = onnx.load(_write(tmp_path / "w.onnx", dict.fromkeys(_SHAPES, 0.01), {"w2": gain}))
+        for tensor in wrong.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            if tensor.name == "w3":
+                tensor.CopyFrom(numpy_helper.from_array(values * scale[:, None, None, None], "w3"))
+            if tensor.name == "w4":
+                tensor.CopyFrom(numpy_helper.from_array(values / scale, "w4"))
+        onnx.save(wrong, tmp_path / "int8.onnx")
+        errors = layer_errors(exact, tmp_path / "int8.onnx", inputs)
+        assert culprit(errors).name in blamed
+        if gain == 1:
+            assert [error.name for error in errors if error.excused] == ["third", "head"]
+
+
 def test_graphs_that_share_no_layer_are_refused(
     tmp_path: Path, inputs: NDArray[np.float32]
 ) -> None:

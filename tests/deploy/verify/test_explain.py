@@ -24,7 +24,7 @@ def test_the_layer_that_errs_is_named_in_json_and_page(
     report = verify(bundle, data=colours, explain=True)
     found = report.to_json()["explanation"]["layers"]
     assert set(found) == {"int8"}
-    assert "layer 1 of 1, Gemm" in found["int8"]["sentence"]
+    assert "look at layer 1 of 1, Gemm" in found["int8"]["sentence"]
     assert found["int8"]["layers"][0]["share"] == 1
     page = html_report(report)
     assert "Where the numbers part" in page and "the layer alone" in page
