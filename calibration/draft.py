@@ -83,6 +83,7 @@ def rounded(
     *,
     taken: Mapping[str, float] | None = None,
     rounding: Rounding = "gptq",
+    integers: Mapping[str, QuantizedWeight] | None = None,
 ) -> Draft:
     """The draft with integers and biases for every quantized layer.
 
@@ -90,6 +91,7 @@ def rounded(
         moments: node name → moments of its input in the float graph before centring.
         taken: tensor → constant that centring has taken out of it (see `high_bias`).
         rounding: "nearest" leaves biases alone, "corrected" corrects them, "gptq" does both well.
+        integers: initializer → integers from an earlier draft of the same weights, kept.
     """
     values = constants(draft.model)
     weights: dict[str, QuantizedWeight] = {}
@@ -97,14 +99,18 @@ def rounded(
     for layer in draft.layers:
         seen = moments[layer.name]
         mean = seen.mean - (taken or {}).get(layer.input, 0.0)
-        covariance = seen.covariance if rounding == "gptq" else None
-        integers = integers_for(layer, values[layer.weight], covariance, draft.target)
-        weights[layer.weight] = integers
+        if integers is not None:
+            weights[layer.weight] = integers[layer.weight]
+        else:
+            covariance = seen.covariance if rounding == "gptq" else None
+            weights[layer.weight] = integers_for(
+                layer, values[layer.weight], covariance, draft.target
+            )
         if rounding != "nearest":
             biases[layer.name] = corrected_bias(
                 bias_of(layer, values),
                 layer.rows(values[layer.weight]),
-                layer.rows(integers.dequantize()),
+                layer.rows(weights[layer.weight].dequantize()),
                 mean,
             )
     return replace(draft, weights=weights, biases=biases)

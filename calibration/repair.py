@@ -1,8 +1,8 @@
 """The repair ladder: one rung after the other, while a variant misses its budget.
 
-    ranges    the range method that does best on pictures held back from calibration
     centre    the middle of ReLU ranges taken out (`high_bias`; int8 only, uint8 has zero points)
     pad       centring for the inputs of padded depthwise layers where most of the error comes from
+    ranges    the range method that does best on pictures held back from calibration
     prefix    integers and biases fitted, layer by layer, to the quantized prefix (`absorb`)
     equalize  channels of a tensor brought to like size, the above included (`equalize`)
     float     layers left float, those first that gain most, until the budget is met
@@ -16,24 +16,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import numpy.typing as npt
-
-from resdeploy.calibration.absorb import absorb
 from resdeploy.calibration.budget import Budget, Score
-from resdeploy.calibration.draft import Draft, rounded
-from resdeploy.calibration.high_bias import centre
+from resdeploy.calibration.draft import Draft
 from resdeploy.calibration.layers import layers
 from resdeploy.calibration.plan import PlanTarget
 from resdeploy.calibration.range_choice import METHODS
-from resdeploy.calibration.sensitivity import logits, shares
-from resdeploy.calibration.statistics import Statistics
-from resdeploy.deploy.compare import agreement, sqnr_db
-from resdeploy.deploy.output import Progress, silent
+from resdeploy.calibration.recipes import (
+    FIRST_METHOD,
+    VARIANT_OF,
+    Material,
+    Recipe,
+    build,
+    judge,
+)
+from resdeploy.calibration.sensitivity import shares
 from resdeploy.deploy.specs import Variant
 
-# What "auto" begins with: the method that does best most often.
-FIRST_METHOD = "mse"
 # A proposal must gain this much, in dB.
 _WORTHWHILE = 0.1
 # Share of the output error from which a padded layer's input is worth a Pad node, and how many.
@@ -42,23 +40,6 @@ _PAD_SHARE, _MOST_PADDED = 0.1, 3
 _FLOAT_CANDIDATES, _MOST_FLOAT = 4, 0.2
 # Held-back batches on which shares are measured, and layers that a refusal names.
 _SHARE_BATCHES, _NAMED = 2, 3
-
-Floats = npt.NDArray[np.float32]
-VARIANT_OF: dict[PlanTarget, Variant] = {"tensorrt": "int8", "cpu": "int8-cpu"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a variant is made; the field names are those of the rungs. `refit` repeats "prefix" with
-    the layers of `float` left float."""
-
-    method: str = FIRST_METHOD
-    prefix: bool = False
-    equalize: bool = False
-    centre: bool = False
-    pad: tuple[str, ...] = ()
-    float: tuple[str, ...] = ()
-    refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,26 +53,6 @@ class Step:
     before: Score
     after: Score
     seconds: float
-
-
-@dataclass
-class Material:
-    """What drafts are made from and judged by.
-
-    Attributes:
-        measure: statistics of the float graph, or (True) of its equalized form.
-        held: batches kept back from calibration; `expected` their float logits.
-        fitting: batches that `absorb` may keep in memory.
-    """
-
-    measure: Callable[[bool], Statistics]
-    held: Sequence[Floats]
-    expected: Floats
-    fitting: Sequence[Floats]
-    threads: int
-    seed: int = 0
-    progress: Progress = silent
-    drafts: dict[tuple[PlanTarget, Recipe], Draft] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,62 +101,6 @@ def first_draft(material: Material, target: PlanTarget, method: str) -> Climb:
     recipe = Recipe(method)
     draft = build(material, target, recipe)
     return Climb(draft, recipe, judge(material, draft))
-
-
-def build(material: Material, target: PlanTarget, recipe: Recipe) -> Draft:
-    """The draft a recipe describes."""
-    if recipe.float:
-        whole = build(material, target, replace(recipe, float=(), refit=False))
-        partial = whole.left_float(recipe.float)
-        return _absorb(material, partial) if recipe.refit else partial
-    known = material.drafts.get((target, recipe))
-    if known is not None:
-        return known
-    statistics = material.measure(recipe.equalize)
-    model, ranges = statistics.model, statistics.ranges(recipe.method, target)
-    taken: dict[str, float] = {}
-    if recipe.centre:
-        centred = centre(model, ranges, padded=recipe.pad)
-        model, ranges, taken = centred.model, centred.ranges, centred.taken
-    draft = Draft(model, target, ranges)
-    twin = _same_integers(material, target, recipe)
-    if twin is not None:
-        draft = replace(draft, weights=twin.weights, biases=twin.biases)
-    else:
-        draft = rounded(draft, statistics.moments, taken=taken)
-    if recipe.prefix:
-        draft = _absorb(material, draft)
-    material.drafts[target, recipe] = draft
-    return draft
-
-
-def _absorb(material: Material, draft: Draft) -> Draft:
-    return absorb(
-        draft,
-        material.fitting,
-        threads=material.threads,
-        seed=material.seed,
-        progress=material.progress,
-    )
-
-
-def judge(material: Material, draft: Draft) -> Score:
-    """The draft's graph against the float logits of the held-back pictures, as it will run."""
-    graph = draft.graph().SerializeToString()
-    got = logits(graph, VARIANT_OF[draft.target], material.held, material.threads)
-    same = agreement(material.expected, got)
-    return Score(len(got), same, sqnr_db(material.expected, got))
-
-
-def _same_integers(material: Material, target: PlanTarget, recipe: Recipe) -> Draft | None:
-    """A draft already made that differs in the range method only: rounding does not see ranges."""
-    if recipe.centre:
-        return None  # what is taken out depends on the range
-    plain = replace(recipe, prefix=False, method="")
-    for (other_target, other), draft in material.drafts.items():
-        if other_target == target and replace(other, method="") == plain:
-            return draft
-    return None
 
 
 def _try(material: Material, here: Climb, rung: str, proposals: Sequence[Recipe]) -> Climb:
@@ -290,9 +195,9 @@ def _propose_equalize(material: Material, here: Climb) -> list[Recipe]:
 
 
 _RUNGS: dict[str, Callable[[Material, Climb], list[Recipe]]] = {
-    "ranges": _propose_ranges,
     "centre": _propose_centre,
     "pad": _propose_pad,
+    "ranges": _propose_ranges,
     "prefix": _propose_prefix,
     "equalize": _propose_equalize,
 }

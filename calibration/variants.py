@@ -1,9 +1,9 @@
-"""Makes the INT8 variants of a bundle, decides which may ship, and writes those."""
+"""Makes the INT8 variants of a bundle and decides which of them may ship."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,32 +13,28 @@ import onnx
 from resdeploy.calibration.budget import Budget
 from resdeploy.calibration.equalize import equalize
 from resdeploy.calibration.images import Reading, read_batches
-from resdeploy.calibration.layer_report import measured_layers
 from resdeploy.calibration.layers import with_biases
 from resdeploy.calibration.pipeline import QuantizeReport
 from resdeploy.calibration.plan import PlanTarget
-from resdeploy.calibration.ranges import StoredRanges, write_ranges
-from resdeploy.calibration.repair import VARIANT_OF, Climb, Material, Step, climb
+from resdeploy.calibration.recipes import VARIANT_OF, Material
+from resdeploy.calibration.repair import Climb, Step, climb
 from resdeploy.calibration.sensitivity import logits
+from resdeploy.calibration.shipping import ship
 from resdeploy.calibration.statistics import GRIDS, Statistics, gather
 from resdeploy.calibration.wiring import check_quantizable
 from resdeploy.deploy.accuracy import Accuracy, measure
-from resdeploy.deploy.bundle import RANGES, REPORTS, describe_file, replaced_file, write_manifest
 from resdeploy.deploy.errors import GraphError
 from resdeploy.deploy.evaluation import Pictures as Data
 from resdeploy.deploy.evaluation import evaluate
 from resdeploy.deploy.machine import cores
-from resdeploy.deploy.manifest import Manifest, graph_metadata
 from resdeploy.deploy.ort import OrtSession
 from resdeploy.deploy.session import Session
 from resdeploy.deploy.specs import Variant
-from resdeploy.export.embed import append_metadata
-from resdeploy.export.graph import load_graph, opset, save_graph
+from resdeploy.export.graph import load_graph
 
 if TYPE_CHECKING:
     from resdeploy.calibration.pipeline import Job
 
-REPORT = "int8.json"
 _BATCH = 8
 # What `absorb` may keep in memory, and the pictures it is content with.
 _FITTING_BYTES, _FITTING_MOST, _FITTING_LEAST = 1 << 30, 64, 16
@@ -50,52 +46,40 @@ _RAISE_DB, _RAISES = 3.0, 3
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """One target's end of the ladder, its accuracy, and why it may not ship (None: it may)."""
-
-    climb: Climb
-    accuracy: Accuracy
-    refusal: str | None
-
-
 def make_variants(job: "Job", notes: list[str], started: float) -> QuantizeReport:
     """Run the whole job; see `pipeline.quantize`."""
     model = load_graph(job.graph)
     check_quantizable(model)
     reading = Reading()
     material = _material(job, with_biases(model), reading)
-    budget = Budget()
-    outcomes = {target: _reach(job, material, target, budget) for target in GRIDS}
-    graphs, more = _graphs(job, outcomes)
-    notes = [*notes, *reading.notes(), *more]
-    refused: dict[str, str] = {
-        VARIANT_OF[target]: outcome.refusal
-        for target, outcome in outcomes.items()
-        if outcome.refusal is not None
+    climbs = {
+        target: climb(material, target, Budget(), method=job.method, repair=job.repair)
+        for target in GRIDS
     }
-    if "int8" in refused:
-        refused["int8-fp16"] = refused["int8"]
-    accuracy: dict[str, Any] = {VARIANT_OF[t]: o.accuracy.to_json() for t, o in outcomes.items()}
-    if "int8-fp16" in graphs:
-        accuracy["int8-fp16"] = _accuracy(job, graphs["int8-fp16"], "int8-fp16").to_json()
-    steps = [_step(step) for outcome in outcomes.values() for step in outcome.climb.steps]
+    graphs, left_out = _graphs(job, climbs)
+    accuracy = _accuracy(job, graphs)
+    if job.repair and _climb_on(job, material, climbs, accuracy):
+        graphs, left_out = _graphs(job, climbs)
+        accuracy = _accuracy(job, graphs)
+    notes = [*notes, *reading.notes(), *left_out]
+    refused = _refused(job, climbs, accuracy)
+    figures = {name: found.to_json() for name, found in accuracy.items()}
+    steps = [_step(step) for climb in climbs.values() for step in climb.steps]
     calibration = {
-        **_summary(job, outcomes),
+        **_summary(job, climbs),
         "seconds": round(time.monotonic() - started, 1),
         "notes": notes,
         "refused": refused,
         "repairs": steps,
-        "accuracy": accuracy,
+        "accuracy": figures,
     }
     kept = {name: g for name, g in graphs.items() if job.force or name not in refused}
-    manifest = _write(job, material, outcomes, kept, calibration)
     return QuantizeReport(
         bundle=job.bundle.path,
-        manifest=manifest,
+        manifest=ship(job, material, climbs, kept, calibration),
         calibration=calibration,
         repairs=tuple(steps),
-        accuracy=accuracy,
+        accuracy=figures,
         refused=refused,
         notes=tuple(notes),
         forced=job.force,
@@ -151,49 +135,69 @@ def _first(batches: Iterable[Floats], pictures: int) -> list[Floats]:
     return taken
 
 
-def _reach(job: "Job", material: Material, target: PlanTarget, budget: Budget) -> _Outcome:
-    """Climb; where labels are known and the drop is too large, aim higher and climb on."""
-    here = climb(material, target, budget, method=job.method, repair=job.repair)
-    variant = VARIANT_OF[target]
-    for _ in range(_RAISES):
-        found = _accuracy(job, here.draft.graph(), variant)
-        if not job.repair or found.counts is None or found.counts.drop <= job.max_drop:
-            break
-        aim = max(budget.aim_sqnr_db, here.score.sqnr_db) + _RAISE_DB
-        budget = replace(budget, aim_sqnr_db=aim, aim_sqnr_free_db=aim)
-        after = climb(material, target, budget, method=job.method, repair=True, start=here)
-        if after.recipe == here.recipe:
-            here = after
-            break
-        here = after
-    else:
-        found = _accuracy(job, here.draft.graph(), variant)
-    return _Outcome(here, found, _refusal(job, here, found, budget))
+def _climb_on(
+    job: "Job",
+    material: Material,
+    climbs: dict[PlanTarget, Climb],
+    accuracy: Mapping[str, Accuracy],
+) -> bool:
+    """Where labels tell of too large a drop, aim higher and climb on; whether anything changed."""
+    changed = False
+    for target, here in climbs.items():
+        variant = VARIANT_OF[target]
+        found = accuracy[variant]
+        for _ in range(_RAISES):
+            if found.counts is None or found.counts.drop <= job.max_drop:
+                break
+            aim = max(Budget().aim_sqnr_db, here.score.sqnr_db) + _RAISE_DB
+            budget = Budget(aim_sqnr_db=aim, aim_sqnr_free_db=aim)
+            after = climb(material, target, budget, method=job.method, start=here)
+            climbs[target] = after
+            if after.recipe == here.recipe:
+                break
+            here, changed = after, True
+            found = _accuracy(job, {variant: here.draft.graph()})[variant]
+    return changed
 
 
-def _refusal(job: "Job", here: Climb, found: Accuracy, budget: Budget) -> str | None:
-    """Why a variant may not ship. With labels they decide, and chance is given its due."""
-    layers = ", ".join(here.worst) or "no single layer"
-    if found.counts is not None and found.drop_ci95 is not None:
-        if found.drop_ci95.low <= job.max_drop:
-            return None
-        return (
-            f"top-1 drops by {found.counts.drop:.2f} points on {found.images} pictures "
-            f"(95 % interval from {found.drop_ci95.low:.2f}), more than {job.max_drop:g}; "
-            f"most of the error comes from {layers}"
-        )
-    reason = budget.refuses(here.score)
-    return None if reason is None else f"{reason}; most of the error comes from {layers}"
+def _refused(
+    job: "Job", climbs: Mapping[PlanTarget, Climb], accuracy: Mapping[str, Accuracy]
+) -> dict[str, str]:
+    """Variant → why it may not ship."""
+    refused: dict[str, str] = {}
+    for target, here in climbs.items():
+        variant = VARIANT_OF[target]
+        reason = _refusal(job, here, accuracy[variant])
+        if reason is not None:
+            worst = ", ".join(here.worst) or "no single layer"
+            refused[variant] = f"{reason}; most of the error comes from {worst}"
+    if "int8" in refused and "int8-fp16" in accuracy:
+        refused["int8-fp16"] = refused["int8"]
+    return refused
 
 
-def _accuracy(job: "Job", graph: onnx.ModelProto, variant: Variant) -> Accuracy:
-    """The variant against float32 on --data, else on the pictures held back."""
+def _refusal(job: "Job", here: Climb, found: Accuracy) -> str | None:
+    """With labels they decide, and chance is given its due; without, the budget does."""
+    if found.counts is None or found.drop_ci95 is None:
+        return Budget().refuses(here.score)
+    if found.drop_ci95.low <= job.max_drop:
+        return None
+    return (
+        f"top-1 drops by {found.counts.drop:.2f} points on {found.images} pictures "
+        f"(95 % interval from {found.drop_ci95.low:.2f}), more than {job.max_drop:g}"
+    )
+
+
+def _accuracy(job: "Job", graphs: Mapping[Variant, onnx.ModelProto]) -> dict[str, Accuracy]:
+    """Every graph against float32 on --data, else on the pictures held back, in one pass."""
     data = job.data if job.data is not None else Data(job.held.paths, None)
-    with (
-        OrtSession(job.graph, threads=1) as reference,
-        OrtSession(graph.SerializeToString(), variant=variant, threads=1) as session,
-    ):
-        sessions: dict[str, Session] = {"fp32": reference, variant: session}
+    with ExitStack() as stack:
+        sessions: dict[str, Session] = {
+            "fp32": stack.enter_context(OrtSession(job.graph, threads=1))
+        }
+        for variant, graph in graphs.items():
+            session = OrtSession(graph.SerializeToString(), variant=variant, threads=1)
+            sessions[variant] = stack.enter_context(session)
         evaluation = evaluate(
             data,
             job.bundle.manifest.preprocess,
@@ -201,14 +205,14 @@ def _accuracy(job: "Job", graph: onnx.ModelProto, variant: Variant) -> Accuracy:
             reference="fp32",
             progress=job.progress,
         )
-    return measure(evaluation, variant, seed=job.seed)
+    return {variant: measure(evaluation, variant, seed=job.seed) for variant in graphs}
 
 
 def _graphs(
-    job: "Job", outcomes: Mapping[PlanTarget, _Outcome]
+    job: "Job", climbs: Mapping[PlanTarget, Climb]
 ) -> tuple[dict[Variant, onnx.ModelProto], list[str]]:
     """Every variant's graph, and what is to be said of one that cannot be made."""
-    tensorrt, cpu = (outcomes[target].climb.draft for target in ("tensorrt", "cpu"))
+    tensorrt, cpu = climbs["tensorrt"].draft, climbs["cpu"].draft
     graphs: dict[Variant, onnx.ModelProto] = {
         "int8": tensorrt.graph(float_weights=job.weights == "float")
     }
@@ -221,13 +225,13 @@ def _graphs(
     return graphs, notes
 
 
-def _summary(job: "Job", outcomes: Mapping[PlanTarget, _Outcome]) -> dict[str, Any]:
+def _summary(job: "Job", climbs: Mapping[PlanTarget, Climb]) -> dict[str, Any]:
     return {
         "images": len(job.calibrate.paths),
         "held_back": 0 if job.held is job.calibrate else len(job.held.paths),
-        "method": outcomes["tensorrt"].climb.recipe.method,
+        "method": climbs["tensorrt"].recipe.method,
         "pictures_sha256": job.key.pictures,
-        "recipes": {VARIANT_OF[t]: asdict(o.climb.recipe) for t, o in outcomes.items()},
+        "recipes": {VARIANT_OF[t]: asdict(climb.recipe) for t, climb in climbs.items()},
         "options": job.options(),
     }
 
@@ -247,54 +251,3 @@ def _step(step: Step) -> dict[str, Any]:
         "after": after,
         "seconds": round(step.seconds, 1),
     }
-
-
-def _write(
-    job: "Job",
-    material: Material,
-    outcomes: Mapping[PlanTarget, _Outcome],
-    graphs: Mapping[Variant, onnx.ModelProto],
-    calibration: Mapping[str, Any],
-) -> Manifest:
-    """Put the files into the bundle, the manifest last; variants of an earlier run go."""
-    folder, manifest = job.bundle.path, job.bundle.manifest
-    floats = {name: file for name, file in manifest.variants.items() if name[:4] != "int8"}
-    manifest = replace(manifest, variants=floats, calibration=calibration)
-    parent = manifest.variants["fp32"].sha256
-    for name, graph in graphs.items():
-        path = folder / f"{name}.onnx"
-        with replaced_file(path) as temporary:
-            version = opset(graph)
-            del graph.metadata_props[:]
-            save_graph(graph, temporary)
-            entries = graph_metadata(manifest, name, opset=version, parent_sha256=parent)
-            append_metadata(temporary, entries)
-        manifest = manifest.with_variant(name, describe_file(path, opset=version, made_from="fp32"))
-    ranges = {
-        GRIDS[target]: material.measure(False).ranges(outcome.climb.recipe.method, target)
-        for target, outcome in outcomes.items()
-    }
-    with replaced_file(folder / RANGES) as temporary:
-        write_ranges(temporary, StoredRanges(job.key, len(job.calibrate.paths), ranges))
-    _write_report(job, material, outcomes, graphs, calibration)
-    write_manifest(folder, manifest)
-    for name in set(job.bundle.manifest.variants) - set(manifest.variants):
-        (folder / job.bundle.manifest.variants[name].file).unlink(missing_ok=True)
-    return manifest
-
-
-def _write_report(
-    job: "Job",
-    material: Material,
-    outcomes: Mapping[PlanTarget, _Outcome],
-    graphs: Mapping[Variant, onnx.ModelProto],
-    calibration: Mapping[str, Any],
-) -> None:
-    """Keep, for `resdeploy inspect`, what the run did and how each layer came out."""
-    path = job.bundle.path / REPORTS / REPORT
-    path.parent.mkdir(exist_ok=True)
-    layers = measured_layers(job.bundle.path, graphs, np.concatenate(material.held))
-    shares = {VARIANT_OF[t]: dict(o.climb.shares) for t, o in outcomes.items()}
-    content = {"calibration": dict(calibration), "layers": layers, "shares": shares}
-    with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,8 @@ import pytest
 from resdeploy.calibration.budget import Budget, Score
 from resdeploy.calibration.equalize import equalize
 from resdeploy.calibration.layers import constants, layers, with_constants
-from resdeploy.calibration.repair import Climb, Material, build, climb, first_draft, judge
+from resdeploy.calibration.recipes import Material, build, judge
+from resdeploy.calibration.repair import Climb, climb, first_draft
 from resdeploy.calibration.sensitivity import logits
 from resdeploy.calibration.statistics import Statistics, gather
 
@@ -71,7 +72,7 @@ def climbed(material: Material) -> Climb:
 
 def test_every_rung_is_tried_and_reported(climbed: Climb) -> None:
     rungs = [step.rung for step in climbed.steps]
-    assert rungs[:4] == ["ranges", "centre", "prefix", "equalize"]
+    assert rungs[:4] == ["centre", "ranges", "prefix", "equalize"]
     assert set(rungs[4:]) <= {"float", "prefix"} and "float" in rungs
     for step in climbed.steps:
         gained = step.after.sqnr_db - step.before.sqnr_db
