@@ -122,7 +122,7 @@ def _flips(report: VerifyReport) -> list[str]:
         flips = variant.accuracy.flips
         if not flips:
             continue
-        title = f"{_cell(variant.name)}: {len(flips)} pictures answered differently"
+        title = f"{_cell(variant.name)}: {len(flips)} answered differently"
         lines += ["", f"<details><summary>{title}</summary>", ""]
         lines += ["| picture | was | is | |", "|---|---|---|---|"]
         for flip in flips[:_FLIPS_SHOWN]:
