@@ -90,9 +90,9 @@ def climb(
         if rung not in tried and (rung != "ranges" or method == "auto"):
             here = _try(material, here, rung, propose(material, here))
     if repair and not budget.met(here.score, free=False):
-        here = _leave_float(material, _with_shares(material, here), budget)
+        here = _leave_float(material, with_shares(material, here), budget)
     if budget.refuses(here.score) is not None:
-        here = _with_shares(material, here)
+        here = with_shares(material, here)
     return here
 
 
@@ -133,7 +133,8 @@ def _detail(rung: str, recipe: Recipe) -> str:
     return ", ".join(value) if isinstance(value, tuple) else value if rung == "ranges" else ""
 
 
-def _with_shares(material: Material, here: Climb) -> Climb:
+def with_shares(material: Material, here: Climb) -> Climb:
+    """The same with each node's share of the output error measured."""
     if here.shares:
         return here
     measured = shares(

@@ -17,7 +17,7 @@ from resdeploy.calibration.layers import with_biases
 from resdeploy.calibration.pipeline import QuantizeReport
 from resdeploy.calibration.plan import PlanTarget
 from resdeploy.calibration.recipes import VARIANT_OF, Material
-from resdeploy.calibration.repair import Climb, Step, climb
+from resdeploy.calibration.repair import Climb, Step, climb, with_shares
 from resdeploy.calibration.sensitivity import logits
 from resdeploy.calibration.shipping import ship
 from resdeploy.calibration.statistics import GRIDS, Statistics, gather
@@ -62,7 +62,7 @@ def make_variants(job: "Job", notes: list[str], started: float) -> QuantizeRepor
         graphs, left_out = _graphs(job, climbs)
         accuracy = _accuracy(job, graphs)
     notes = [*notes, *reading.notes(), *left_out]
-    refused = _refused(job, climbs, accuracy)
+    refused = _refused(job, material, climbs, accuracy)
     figures = {name: found.to_json() for name, found in accuracy.items()}
     steps = [_step(step) for climb in climbs.values() for step in climb.steps]
     calibration = {
@@ -161,15 +161,19 @@ def _climb_on(
 
 
 def _refused(
-    job: "Job", climbs: Mapping[PlanTarget, Climb], accuracy: Mapping[str, Accuracy]
+    job: "Job",
+    material: Material,
+    climbs: dict[PlanTarget, Climb],
+    accuracy: Mapping[str, Accuracy],
 ) -> dict[str, str]:
-    """Variant → why it may not ship."""
+    """Variant → why it may not ship, and which layers did it."""
     refused: dict[str, str] = {}
     for target, here in climbs.items():
         variant = VARIANT_OF[target]
         reason = _refusal(job, here, accuracy[variant])
         if reason is not None:
-            worst = ", ".join(here.worst) or "no single layer"
+            climbs[target] = with_shares(material, here)
+            worst = ", ".join(climbs[target].worst)
             refused[variant] = f"{reason}; most of the error comes from {worst}"
     if "int8" in refused and "int8-fp16" in accuracy:
         refused["int8-fp16"] = refused["int8"]
@@ -192,9 +196,8 @@ def _accuracy(job: "Job", graphs: Mapping[Variant, onnx.ModelProto]) -> dict[str
     """Every graph against float32 on --data, else on the pictures held back, in one pass."""
     data = job.data if job.data is not None else Data(job.held.paths, None)
     with ExitStack() as stack:
-        sessions: dict[str, Session] = {
-            "fp32": stack.enter_context(OrtSession(job.graph, threads=1))
-        }
+        reference = stack.enter_context(OrtSession(job.graph, threads=1))
+        sessions: dict[str, Session] = {"fp32": reference}
         for variant, graph in graphs.items():
             session = OrtSession(graph.SerializeToString(), variant=variant, threads=1)
             sessions[variant] = stack.enter_context(session)
