@@ -33,8 +33,9 @@ from resdeploy.deploy.output import Progress, silent
 
 # λ as a share of the mean of diag C.
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-# Wider layers get one candidate: a solve costs K³, and with so many columns less would overfit.
-_WIDE = 512
+# Wider layers get one candidate, the widest none: a solve costs K³, and with so many columns a
+# smaller ridge would fit noise.
+_WIDE, _WIDEST = 512, 2304
 _WIDE_RIDGES = (3.0,)
 
 Doubles = npt.NDArray[np.float64]
@@ -129,6 +130,8 @@ def _mean_of(folds: Sequence[_Fold]) -> _Fold:
 
 def _correction(weight: Doubles, folds: Sequence[_Fold], whole: _Fold) -> Doubles | float:
     """W·X·(C + λI)⁻¹ with the λ that does best on the other half; 0 when none helps."""
+    if weight.shape[2] > _WIDEST:
+        return 0.0
     ridges = _RIDGES if weight.shape[2] <= _WIDE else _WIDE_RIDGES
     # A ridge of 3 % leaves the systems well conditioned: float32 does, in half the time.
     halves = [

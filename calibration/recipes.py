@@ -95,6 +95,13 @@ def build(material: Material, target: PlanTarget, recipe: Recipe) -> Draft:
     return draft
 
 
+def forget_others(material: Material, target: PlanTarget, recipe: Recipe) -> None:
+    """Keep only the draft that this recipe and its successors start from: each holds a graph."""
+    base = (target, replace(recipe, float=(), refit=False))
+    for key in set(material.drafts) - {base}:
+        del material.drafts[key]
+
+
 def judge(material: Material, draft: Draft) -> Score:
     """The draft's graph against the float logits of the held-back pictures, as it will run."""
     graph = draft.graph().SerializeToString()

@@ -27,6 +27,7 @@ from resdeploy.calibration.recipes import (
     Material,
     Recipe,
     build,
+    forget_others,
     judge,
 )
 from resdeploy.calibration.sensitivity import shares
@@ -125,7 +126,9 @@ def _try(material: Material, here: Climb, rung: str, proposals: Sequence[Recipe]
         best.score,
         time.monotonic() - started,
     )
-    return replace(best if accepted else here, steps=(*here.steps, step))
+    after = replace(best if accepted else here, steps=(*here.steps, step))
+    forget_others(material, after.draft.target, after.recipe)
+    return after
 
 
 def _detail(rung: str, recipe: Recipe) -> str:

@@ -12,6 +12,9 @@ small as the grid allows: each column absorbs the errors before it. This is Fran
 factor and no inverse. C gets 1 % of its mean diagonal added (GPTQ's damping), and columns are taken
 by falling C_kk, so that the errors of what matters most have most columns left to go to.
 
+One layer is worked on at a time, in float64: about 40·group·K² bytes, 0.9 GB for a 3×3 convolution
+over 512 channels.
+
 On x86 without VNNI two neighbouring weights must fit a sum (`saturation`): the later of the two is
 rounded within what the earlier one leaves, and the rest of its error is absorbed like any other.
 """

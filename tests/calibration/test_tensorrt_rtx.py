@@ -14,6 +14,8 @@ import pytest
 from onnx import numpy_helper
 
 from resdeploy.calibration.collect import collect
+from resdeploy.calibration.high_bias import centre
+from resdeploy.calibration.layers import layers
 from resdeploy.calibration.observers import Extremes
 from resdeploy.calibration.plan import plan
 from resdeploy.calibration.qdq import QdqTarget, insert_qdq, round_to_nearest
@@ -88,3 +90,19 @@ def test_every_convolution_is_int8(
     kernels = list(_convolutions(_layer_table(quantized, capability)))
     assert len(kernels) == sum(node.op_type == "Conv" for node in model.graph.node)
     assert {(of_input, of_weight) for _, of_input, of_weight in kernels} == {("Int8", "Int8")}
+
+
+def test_centred_ranges_cost_no_layer(float_graph: Graphs) -> None:
+    model = float_graph("mobilenet_v2")
+    pictures = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
+    extremes = {tensor: Extremes() for tensor in plan(model).activations}
+    collect(model, [pictures], {tensor: [e] for tensor, e in extremes.items()})
+    ranges = {tensor: min_max(e) for tensor, e in extremes.items()}
+    padded = [layer.name for layer in layers(model) if layer.depthwise][:1]
+    centred = centre(model, ranges, padded=padded)
+    tables = [
+        _layer_table(insert_qdq(graph, plan(graph), of, {}, {}, target="tensorrt"), "SM86")
+        for graph, of in ((model, ranges), (centred.model, centred.ranges))
+    ]
+    assert len(tables[1]) == len(tables[0])
+    assert {kernel[1:] for kernel in _convolutions(tables[1])} == {("Int8", "Int8")}
