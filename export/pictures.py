@@ -8,14 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.deploy.errors import InputError
+from resdeploy.deploy.evaluation import UNREADABLE_SHARE, read_data
 from resdeploy.deploy.machine import cores
 from resdeploy.deploy.output import Progress, silent
-from resdeploy.deploy.pictures import (
-    find_pictures,
-    in_order,
-    labelled_pictures,
-    read_input,
-)
+from resdeploy.deploy.pictures import in_order, read_input
 from resdeploy.deploy.preprocess import Preprocess, named
 from resdeploy.deploy.session import Session
 from resdeploy.deploy.statistics import mcnemar_p
@@ -23,7 +19,6 @@ from resdeploy.export.reference_inputs import builtin_inputs
 
 _BATCH = 16
 _FIT_PICTURES = 200
-_UNREADABLE_SHARE = 0.05
 _SIGNIFICANT = 0.05
 
 
@@ -75,7 +70,7 @@ class Pictures:
         for position, picture in enumerate(in_order(decode, self.paths, threads=cores())):
             if isinstance(picture, InputError):
                 unreadable += 1
-                if unreadable > _UNREADABLE_SHARE * len(self.paths):
+                if unreadable > UNREADABLE_SHARE * len(self.paths):
                     raise InputError(
                         f"{unreadable} of {len(self.paths)} pictures cannot be read, over 5 %; "
                         f"the last one: {picture}"
@@ -98,10 +93,8 @@ def read_pictures(data: Path | None, labels: Sequence[str]) -> Pictures:
     """
     if data is None:
         return Pictures()
-    if labels and (data.is_file() or _has_class_folders(data)):
-        labelled = labelled_pictures(data, labels)
-        return Pictures(tuple(p.path for p in labelled), tuple(p.index for p in labelled))
-    return Pictures(tuple(find_pictures([data])))
+    found = read_data(data, labels)
+    return Pictures(found.paths, None if found.truth is None else tuple(found.truth.tolist()))
 
 
 def fit_preprocess(
@@ -147,9 +140,3 @@ def _right_answers(
         for inputs, positions in pictures.inputs(preprocess)
     ]
     return np.concatenate(right)
-
-
-def _has_class_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(
-        entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()
-    )
