@@ -94,11 +94,16 @@ class Job:
     seed: int
     progress: Progress
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the true classes of the data are known."""
+        return self.data is not None and self.data.truth is not None
+
     def options(self) -> dict[str, Any]:
         """What decides the result besides the ranges' key, for the manifest."""
         return {
             "method": self.method,
-            "max_drop": self.max_drop if self.data is not None else None,
+            "max_drop": self.max_drop if self.labelled else None,
             "repair": self.repair,
             "weights": self.weights,
             "seed": self.seed,

@@ -33,12 +33,12 @@ from resdeploy.calibration.recipes import (
 from resdeploy.calibration.sensitivity import shares
 from resdeploy.deploy.specs import Variant
 
-# A proposal must gain this much, in dB.
-_WORTHWHILE = 0.1
+# What a proposal must gain, in dB; a float layer costs speed and must gain more.
+_WORTHWHILE, _WORTH_FLOAT = 0.1, 0.3
 # Share of the output error from which a padded layer's input is worth a Pad node, and how many.
 _PAD_SHARE, _MOST_PADDED = 0.1, 3
-# Candidates tried for each layer left float; at most this share of the layers may be.
-_FLOAT_CANDIDATES, _MOST_FLOAT = 4, 0.2
+# Candidates tried for each layer left float.
+_FLOAT_CANDIDATES = 4
 # Held-back batches on which shares are measured, and layers that a refusal names.
 _SHARE_BATCHES, _NAMED = 2, 3
 
@@ -116,7 +116,8 @@ def _try(material: Material, here: Climb, rung: str, proposals: Sequence[Recipe]
             best = Climb(draft, recipe, score, here.steps, here.shares)
     if best is None:
         return here  # nothing to propose
-    accepted = best.score.sqnr_db > here.score.sqnr_db + _WORTHWHILE
+    least = _WORTH_FLOAT if rung == "float" else _WORTHWHILE
+    accepted = best.score.sqnr_db > here.score.sqnr_db + least
     step = Step(
         VARIANT_OF[here.draft.target],
         rung,
@@ -151,8 +152,7 @@ def with_shares(material: Material, here: Climb) -> Climb:
 
 def _leave_float(material: Material, here: Climb, budget: Budget) -> Climb:
     """Leave layer after layer float: of the likeliest candidates the one that gains most."""
-    most = max(1, int(_MOST_FLOAT * len(here.draft.layers)))
-    while not budget.met(here.score, free=False) and len(here.recipe.float) < most:
+    while not budget.met(here.score, free=False) and len(here.recipe.float) < budget.most_float:
         left = [node for node in here.shares if node not in here.recipe.float]
         proposals = [
             replace(here.recipe, float=tuple(sorted({*here.recipe.float, node})))

@@ -42,6 +42,8 @@ _FITTING_BYTES, _FITTING_MOST, _FITTING_LEAST = 1 << 30, 64, 16
 _LIVE_TENSORS = 3
 # Where labels are known and too many answers are lost, the aim rises in such steps, so often.
 _RAISE_DB, _RAISES = 3.0, 3
+# Then one layer in so many may be left float.
+_FLOAT_SHARE = 5
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,8 +54,9 @@ def make_variants(job: "Job", notes: list[str], started: float) -> QuantizeRepor
     check_quantizable(model)
     reading = Reading()
     material = _material(job, with_biases(model), reading)
+    budget = Budget().by_labels() if job.labelled else Budget()
     climbs = {
-        target: climb(material, target, Budget(), method=job.method, repair=job.repair)
+        target: climb(material, target, budget, method=job.method, repair=job.repair)
         for target in GRIDS
     }
     graphs, left_out = _graphs(job, climbs)
@@ -149,8 +152,9 @@ def _climb_on(
         for _ in range(_RAISES):
             if found.counts is None or found.counts.drop <= job.max_drop:
                 break
-            aim = max(Budget().aim_sqnr_db, here.score.sqnr_db) + _RAISE_DB
-            budget = Budget(aim_sqnr_db=aim, aim_sqnr_free_db=aim)
+            aim = here.score.sqnr_db + _RAISE_DB
+            most = len(here.draft.layers) // _FLOAT_SHARE
+            budget = Budget(aim_sqnr_db=aim, aim_sqnr_free_db=aim, most_float=most)
             after = climb(material, target, budget, method=job.method, start=here)
             climbs[target] = after
             if after.recipe == here.recipe:
