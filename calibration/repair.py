@@ -112,7 +112,7 @@ def _try(material: Material, here: Climb, rung: str, proposals: Sequence[Recipe]
         material.progress(f"repairing: {rung}", number, len(proposals))
         draft = build(material, here.draft.target, recipe)
         score = judge(material, draft)
-        if best is None or score.sqnr_db > best.score.sqnr_db:
+        if best is None or not best.score.sqnr_db >= score.sqnr_db:  # NaN is worse than all
             best = Climb(draft, recipe, score, here.steps, here.shares)
     if best is None:
         return here  # nothing to propose
@@ -133,8 +133,11 @@ def _try(material: Material, here: Climb, rung: str, proposals: Sequence[Recipe]
 
 
 def _detail(rung: str, recipe: Recipe) -> str:
-    value = recipe.method if rung == "ranges" else getattr(recipe, rung)
-    return ", ".join(value) if isinstance(value, tuple) else value if rung == "ranges" else ""
+    """What a rung did, where its name does not say it all."""
+    details = {"ranges": recipe.method, "pad": ", ".join(recipe.pad)}
+    details["float"] = ", ".join(recipe.float)
+    details["prefix"] = "again, without the float layers" if recipe.refit else ""
+    return details.get(rung, "")
 
 
 def with_shares(material: Material, here: Climb) -> Climb:
