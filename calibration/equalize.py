@@ -41,7 +41,10 @@ _LARGEST_STEP = 1e3
 # Share of its bound above which a channel is left alone: unseen pictures may bring it there.
 _NEAR_BOUND = 0.5
 # Rescaling one pair of layers unsettles its neighbours; in sweeps it settles down.
-_SWEEPS = 8
+_SWEEPS = 40
+# How far equalizing weights may stretch the range of a tensor: without a limit, channels that are
+# all bias and next to no weight grow until nothing else is left of the tensor.
+_LARGEST_GROWTH = 2.0
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,17 @@ def equalize(
         model = without_upper_bounds(model)
     values = {name: array.astype(np.float64) for name, array in constants(model).items()}
     places = _places(model)
+    now = {place: _peak(place, peaks) for place in places}
     for _ in range(_SWEEPS if shared == "weights" else 1):
-        for place in places:
-            factor = _weight_factor(place, values)
-            if shared == "activations":
-                factor = _activation_factor(place, peaks)
-            _rescale(place, _bounded(factor, place, peaks), values)
+        for place, peak in now.items():
+            if shared == "weights":
+                room = _LARGEST_GROWTH * _peak(place, peaks).max(initial=0)
+                factor = np.minimum(_weight_factor(place, values), _divide(room, peak))
+            else:
+                factor = _activation_factor(place, peak)
+            factor = _bounded(factor, place, peak)
+            _rescale(place, factor, values)
+            now[place] = peak * factor
     touched = {
         name
         for place in places
@@ -182,10 +190,9 @@ def _constant(wiring: Wiring, name: str) -> float | None:
     return None if tensor is None else float(numpy_helper.to_array(tensor))
 
 
-def _activation_factor(place: _Place, peaks: Mapping[str, Floats]) -> Doubles:
-    peak = _peak(place, peaks)
+def _activation_factor(place: _Place, peak: Doubles) -> Doubles:
     whole = place.bound if np.isfinite(place.bound) else peak.max(initial=0)
-    factor = np.divide(whole, peak, out=np.ones_like(peak), where=peak > 0)
+    factor = _divide(whole, peak)
     if not all(layer.depthwise for layer in place.readers):
         factor = np.sqrt(factor)
     return factor
@@ -198,17 +205,21 @@ def _weight_factor(place: _Place, values: Mapping[str, Doubles]) -> Doubles:
     return np.asarray(np.sqrt(np.divide(read, written, out=np.ones_like(read), where=alive)))
 
 
-def _bounded(factor: Doubles, place: _Place, peaks: Mapping[str, Floats]) -> Doubles:
+def _bounded(factor: Doubles, place: _Place, peak: Doubles) -> Doubles:
     factor = factor.clip(1 / _LARGEST_STEP, _LARGEST_STEP)
     if np.isfinite(place.bound):
-        peak = _peak(place, peaks)
-        room = np.sqrt(np.divide(place.bound, peak, out=np.ones_like(peak), where=peak > 0))
+        room = np.sqrt(_divide(place.bound, peak))
         factor = np.where(peak > _NEAR_BOUND * place.bound, 1.0, np.minimum(factor, room))
     return factor
 
 
 def _peak(place: _Place, peaks: Mapping[str, Floats]) -> Doubles:
     return np.asarray(np.max([peaks[layer.input] for layer in place.readers], axis=0), np.float64)
+
+
+def _divide(whole: float, parts: Doubles) -> Doubles:
+    """whole / parts, 1 where a part is 0."""
+    return np.divide(whole, parts, out=np.ones_like(parts), where=parts > 0)
 
 
 def _rescale(place: _Place, factor: Doubles, values: dict[str, Doubles]) -> None:
