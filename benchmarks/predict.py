@@ -19,6 +19,7 @@ Every picture's pixels are compared bit by bit with torchvision's first.
 import argparse
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,6 +62,13 @@ class Pictures:
         return self.transforms(open_picture(self.paths[number]))
 
 
+def predict_many(bundle: Path, paths: list[Path], threads: int) -> list[int]:
+    # `threads` is what main() left of the cores: predict_many uses all there are
+    with load(bundle, precision="fp32", backend="ort-cpu") as classifier:
+        rows = classifier.predict_many(paths, batch=_BATCH, top=1)
+        return [first.index for (first, *_) in rows]
+
+
 def plain_loop(graph: Path, paths: list[Path], threads: int) -> list[int]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -82,9 +90,31 @@ def pytorch(checkpoint: Path, paths: list[Path], threads: int) -> list[int]:
     model.load_state_dict(weights)
     model.eval()
     pictures: Any = Pictures(paths)
-    loader: Any = torch.utils.data.DataLoader(pictures, batch_size=_BATCH, num_workers=threads)
+    loader: Any = torch.utils.data.DataLoader(
+        pictures, batch_size=_BATCH, num_workers=threads, multiprocessing_context="fork"
+    )
     with torch.inference_mode():
         return [int(index) for batch in loader for index in model(batch).argmax(1)]
+
+
+def timed(function: Callable[..., list[int]], *arguments: Any) -> tuple[float, list[int]]:
+    began = time.perf_counter()
+    answers = function(*arguments)
+    return time.perf_counter() - began, answers
+
+
+def alone(function: Callable[..., list[int]], *arguments: Any) -> tuple[float, list[int]]:
+    """Seconds and answers of one way in a process of its own, as its users run it: in one process
+    the thread pools and the heap of one way would slow the next."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(import_all, function).result()
+        return pool.submit(timed, function, *arguments).result()
+
+
+def import_all(function: Callable[..., list[int]]) -> None:
+    """What the way imports, before the clock starts."""
+    if function is not predict_many:
+        import torchvision  # noqa: F401
 
 
 def stage_seconds(bundle: Path, paths: list[Path]) -> dict[str, float]:
@@ -159,27 +189,24 @@ def main() -> None:
         changed = different_pixels(classifier, paths)
         overhead = wrapper_overhead(classifier)
     answers: dict[str, list[int]] = {}
+    inner: dict[str, list[float]] = {}
 
-    def predict_many() -> None:
-        with load(options.bundle, precision="fp32", backend="ort-cpu") as classifier:
-            rows = classifier.predict_many(paths, batch=_BATCH, top=1)
-            answers["predict_many"] = [first.index for (first, *_) in rows]
+    def way(name: str, function: Callable[..., list[int]], model: Path) -> Callable[[], None]:
+        def run() -> None:
+            taken, answers[name] = alone(function, model, paths, threads)
+            inner.setdefault(name, []).append(taken)
 
-    def loop() -> None:
-        answers["plain loop"] = plain_loop(options.bundle / "fp32.onnx", paths, threads)
-
-    def eager() -> None:
-        answers["PyTorch"] = pytorch(options.checkpoint, paths, threads)
+        return run
 
     stages: list[dict[str, float]] = []
     actions = {
         "limit": lambda: stages.append(core_seconds(options.bundle, paths, threads)),
-        "predict_many": predict_many,
-        "plain loop": loop,
-        "PyTorch": eager,
+        "predict_many": way("predict_many", predict_many, options.bundle),
+        "plain loop": way("plain loop", plain_loop, options.bundle / "fp32.onnx"),
+        "PyTorch": way("PyTorch", pytorch, options.checkpoint),
     }
-    taken = interleaved(actions, options.rounds)
-    del taken["limit"]  # its own start-up is not part of it
+    interleaved(actions, options.rounds)
+    taken = {name: values[1:] for name, values in inner.items()}
     spent = medians({stage: [one[stage] for one in stages[1:]] for stage in stages[0]})
     middle = {"limit": sum(spent.values()) / threads, **medians(taken)}
     rates = {name: len(paths) / value for name, value in middle.items()}

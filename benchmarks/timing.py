@@ -21,11 +21,13 @@ def seconds(action: Callable[[], object]) -> float:
 def interleaved(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of every action in every round; one uncounted round first warms files and caches.
 
-    The actions take turns, so that whatever else the machine does falls on all of them alike.
+    The actions take turns, in reverse order every second round, so that whatever else the machine
+    does falls on all of them alike.
     """
     taken: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(rounds + 1):
-        for name, action in actions.items():
+        order = list(actions.items())
+        for name, action in order if number % 2 else reversed(order):
             value = seconds(action)
             if number > 0:
                 taken[name].append(value)
