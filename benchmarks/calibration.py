@@ -34,12 +34,12 @@ from resdeploy.calibration.images import choose_pictures, read_batches
 from resdeploy.calibration.observers import Extremes, Histogram
 from resdeploy.calibration.plan import plan
 from resdeploy.calibration.range_choice import METHODS, choose_range, min_max, moving_min_max
-from resdeploy.calibration.ranges import Range
+from resdeploy.calibration.ranges import Grid, Range
 from resdeploy.deploy.bundle import read_bundle
 from resdeploy.deploy.ort import session_options
 from resdeploy.deploy.pictures import find_pictures
 
-_BATCH = 4
+_BATCH = 8  # as `resdeploy quantize` has it
 _EXTREMES_ONLY: dict[str, Callable[[Extremes], Range]] = {
     "minmax": min_max,
     "moving": moving_min_max,
@@ -64,9 +64,11 @@ def calibrate(
         return {tensor: (_EXTREMES_ONLY[method](e),) for tensor, e in extremes.items()}
     histograms = {tensor: Histogram() for tensor in tensors_of(model)}
     collect(model, batches, {t: [h] for t, h in histograms.items()}, threads=threads)
+    # the other methods give both grids the same range
+    grids: tuple[Grid, ...] = ("int8", "uint8") if method == "mse" else ("int8",)
     return {
-        tensor: (choose_range(method, h, "int8"), choose_range(method, h, "uint8"))
-        for tensor, h in histograms.items()
+        tensor: tuple(choose_range(method, histogram, grid) for grid in grids)
+        for tensor, histogram in histograms.items()
     }
 
 

@@ -9,7 +9,6 @@ they need less, the graph extracts it (see `views`), and only that is carried ou
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -45,9 +44,11 @@ def collect(
     """Feed every batch (N, 3, H, W) through `model`; returns the number of pictures.
 
     Args:
-        accumulators: tensor name → what learns from it, the graph's input included. Tensors are
-            served by several threads, the accumulators of one tensor by one of them.
-        threads: processors to use (default: all this process may use).
+        accumulators: tensor name → what learns from it, the graph's input included. They are
+            served one after the other: ONNX Runtime's threads still spin for a while after each
+            run, so more threads of ours would only take their cores (1.45 → 1.25 s for min-max
+            over 128 pictures of MobileNetV2 on 2 cores).
+        threads: of ONNX Runtime (default: all processors this process may use).
         progress: called after each batch with the number of pictures so far.
 
     Raises:
@@ -58,10 +59,8 @@ def collect(
     jobs = _jobs(accumulators)
     tap = _Tap(model, [(tensor, need) for tensor, need, _ in jobs], threads)
     pictures = 0
-    with ThreadPoolExecutor(threads) as pool:
-
-        def serve(job: _Job, values: Batch) -> None:
-            tensor, _, learners = job
+    for batch in batches:
+        for (tensor, _, learners), values in zip(jobs, tap.run(batch), strict=True):
             try:
                 for learner in learners:
                     learner.update(values)
@@ -71,12 +70,8 @@ def collect(
                     f"{pictures + len(values) - 1}: check the checkpoint's weights, "
                     "or leave these pictures out"
                 ) from error
-
-        for batch in batches:
-            views = tap.run(batch)
-            list(pool.map(serve, jobs, views))
-            pictures += len(batch)
-            progress(pictures)
+        pictures += len(batch)
+        progress(pictures)
     if not pictures:
         raise CalibrationError("no picture to calibrate with")
     return pictures
@@ -111,11 +106,13 @@ class _Tap:
             raise GraphError(f"the graph has no tensor {unknown[0]!r}: measure the ranges again")
         tapped, self._views = add_views(model, wanted)
         self._outputs = [value.name for value in tapped.graph.output]
+        options = session_options(threads=threads)
+        # Nodes in the order of their numbers. By default the branches come last, and all tensors
+        # wait for them: 635 instead of 308 MiB for 8 pictures of MobileNetV2.
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         try:
             self._session = ort.InferenceSession(
-                tapped.SerializeToString(),
-                session_options(threads=threads),
-                providers=["CPUExecutionProvider"],
+                tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises its own classes derived from Exception
             raise GraphError(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error

@@ -64,7 +64,9 @@ def add_views(
             views.append(View("whole", tensor))
             continue
         views.append(View(need, nodes[-1].output[0]))
-    tapped.graph.node.extend(nodes)
+    # Backwards: ONNX Runtime numbers nodes anew from the end of the graph when it brings them into
+    # the blocked layout. So each pooling comes to follow its tensor at once, which is freed then.
+    tapped.graph.node.extend(reversed(nodes))
     inputs = {value.name for value in model.graph.input}
     del tapped.graph.output[:]
     tapped.graph.output.extend(
@@ -87,13 +89,27 @@ def _pool(
 
 def _image_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, int, int]]:
     """Tensor → (C, H, W) for every tensor (N, C, H, W) of known size."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     shapes = {}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+    for value in (*model.graph.input, *inferred.value_info, *inferred.output):
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if len(sizes) == 4 and all(size > 0 for size in sizes[1:]):
             shapes[value.name] = (sizes[1], sizes[2], sizes[3])
     return shapes
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its initializers as inputs: their values cost most of inferring shapes."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        light.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    return light
 
 
 def _never_negative(model: onnx.ModelProto) -> set[str]:
