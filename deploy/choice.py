@@ -1,31 +1,35 @@
 """`auto`: the fastest backend and precision on this machine that gives the reference's answers.
 
-Every backend that could work here is opened, warmed up against the bundle's reference and timed on
-one picture; the evidence is kept in `engines/auto.json`, under a key of everything the outcome
-depends on (library versions, CPU, GPU, power mode, graphs, engines), so that the trial is made once
-per machine. A machine without a GPU has one backend and needs no trial.
+Everything that could work here is opened, warmed up against the bundle's reference and timed on
+one picture; of what comes within 5 % of the fastest, the most precise is taken. The evidence is
+kept in `engines/auto.json`, under a key of everything the outcome depends on (library versions,
+CPU, threads, GPU, power mode, graphs, reference, engines), so that the trial is made once per
+machine. Where there is only one thing to choose, as fp32 without a GPU, there is no trial; where
+there is no reference, only the most precise is trusted.
 """
 
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from resdeploy.deploy.bundle import replaced_file
+from resdeploy.deploy.bundle import REFERENCE, replaced_file
 from resdeploy.deploy.cuda import cuda_problem, device
 from resdeploy.deploy.engine_store import engines_folder
-from resdeploy.deploy.errors import BackendError, InputError, ResdeployError
-from resdeploy.deploy.machine import cpu_name, power_mode
+from resdeploy.deploy.errors import BackendError, BundleError, InputError, ResdeployError
+from resdeploy.deploy.machine import cores, cpu_flags, cpu_name, power_mode
 from resdeploy.deploy.recording import Reference
 from resdeploy.deploy.session import Model, Session, open_session, sizes_of
-from resdeploy.deploy.specs import BACKENDS, Backend, Precision
-from resdeploy.deploy.warm_up import reference_pictures, warm_up
+from resdeploy.deploy.specs import BACKENDS, PRECISIONS, Backend, Precision
+from resdeploy.deploy.timing import time_in_turns
+from resdeploy.deploy.warm_up import has_reference, reference_pictures, warm_up
 
 MEMORY = "auto.json"
 
@@ -39,9 +43,14 @@ _DISTRIBUTIONS = (
     "tensorrt-rtx",
 )
 _TIMED_S = 0.5
-_LEAST_RUNS = 5
+_ROUNDS = 5
+_JUDGED_PICTURES = 32
+# precision is given up for a gain in speed, not for the scatter of its measurement
+_AS_FAST = 1.05
 
 _log = logging.getLogger(__name__)
+
+_Way = tuple[Backend, Precision]
 
 
 @dataclass(frozen=True)
@@ -53,112 +62,195 @@ class Trial:
     milliseconds: float | None
     evidence: str
 
+    @property
+    def way(self) -> _Way:
+        """What was tried."""
+        return self.backend, self.precision
+
 
 @dataclass(frozen=True)
 class Choice:
-    """The fastest of the trials that passed; without a GPU there is nothing to try."""
+    """What is best here, and every trial that says so; none where there was nothing to choose."""
 
     backend: Backend
     precision: Precision
     trials: tuple[Trial, ...]
+    remark: str = ""
     remembered: bool = False
 
     def __str__(self) -> str:
-        if not self.trials:
-            return f"{self.backend} {self.precision}: {cuda_problem()}"
-        tried = "; ".join(
-            f"{trial.backend} {trial.precision} "
-            + (f"{trial.milliseconds:.2f} ms" if trial.milliseconds is not None else "out")
-            + f" ({trial.evidence})"
-            for trial in self.trials
-        )
-        how = "chosen earlier on this machine" if self.remembered else "chosen"
-        return f"{self.backend} {self.precision} {how}: {tried}"
+        """One line, e.g. "int8 on ort-cpu, 5.4 ms a picture (fp32 7.5 ms); passes …"."""
+        best = next((t for t in self.trials if t.way == (self.backend, self.precision)), None)
+        text = f"{self.precision} on {self.backend}"
+        if best is None or best.milliseconds is None:
+            text += ", the only way here"
+        else:
+            others = [self._beside(trial, best.milliseconds) for trial in self.trials]
+            beaten = ", ".join(text for text in others if text)
+            text += f", {best.milliseconds:.2f} ms a picture"
+            text += f" ({beaten})" if beaten else ""
+            text += f"; passes the check: {best.evidence}"
+        text += f"; {self.remark}" if self.remark else ""
+        return text + ("; measured earlier on this machine" if self.remembered else "")
+
+    def _beside(self, trial: Trial, best_ms: float) -> str:
+        """What a trial that was not chosen came to."""
+        if trial.way == (self.backend, self.precision):
+            return ""
+        several = len({t.backend for t in self.trials}) > 1
+        name = f"{trial.precision} on {trial.backend}" if several else str(trial.precision)
+        if trial.milliseconds is None:
+            return f"{name} out: {trial.evidence}"
+        less_precise = PRECISIONS.index(trial.precision) > PRECISIONS.index(self.precision)
+        if trial.milliseconds < best_ms:
+            verdict = ": not 5 % faster"
+        else:
+            verdict = ": no faster" if less_precise else ""
+        return f"{name} {trial.milliseconds:.2f} ms{verdict}"
 
 
-def choose(model: Model, precisions: Sequence[Precision]) -> Choice:
+def choose(
+    model: Model,
+    precisions: Sequence[Precision],
+    *,
+    backend: Backend | Literal["auto"] = "auto",
+    threads: int | None = None,
+) -> Choice:
     """The fastest backend and precision here, of the precisions given.
+
+    Args:
+        model: what `open_model` gives.
+        precisions: those that may be chosen.
+        backend: "auto", or the only one that may be chosen.
+        threads: CPU threads of one run; default all cores.
 
     Raises:
         BackendError: none gives the reference's answers.
+        BundleError: a file of the bundle was altered.
     """
-    if cuda_problem() is not None:
-        return Choice("ort-cpu", precisions[0], ())
-    key = _key(model, precisions)
+    ways, remark = _ways(model, precisions, backend)
+    if len(ways) == 1:
+        return Choice(*ways[0], (), remark)
+    key = _key(model, ways, threads)
     if (remembered := _remembered(model, key)) is not None:
         return remembered
-    reference = reference_pictures(model)
-    trials = tuple(
-        _tried(model, precision, backend, reference)
-        for precision in precisions
-        for backend in _backends(model, precision)
-    )
-    passed = [(t.milliseconds, t) for t in trials if t.milliseconds is not None]
-    if not passed:
-        raise BackendError(
-            f"{model.path}: no backend here gives the reference's answers: "
-            + "; ".join(f"{t.backend} {t.precision}: {t.evidence}" for t in trials)
-        )
-    best = min(passed, key=lambda timed: timed[0])[1]
-    choice = Choice(best.backend, best.precision, trials)
+    reference = reference_pictures(model, most=_JUDGED_PICTURES)
+    trials: list[Trial] = []
+    for name in dict.fromkeys(backend for backend, _ in ways):
+        tried = [precision for backend, precision in ways if backend == name]
+        trials += _tried(model, name, tried, threads, reference)
+    choice = Choice(*_best(model, trials).way, tuple(trials), remark)
     _remember(model, key, choice)
     _log.info("%s: auto: %s", model.path, choice)
     return choice
 
 
-def _backends(model: Model, precision: Precision) -> Iterator[Backend]:
-    """Backends worth a trial; those that would build an engine first are left to `build`."""
+def _ways(
+    model: Model, precisions: Sequence[Precision], backend: Backend | Literal["auto"]
+) -> tuple[list[_Way], str]:
+    """What is worth a trial, at least one way, and what kept others from it."""
+    remark = ""
+    if len(precisions) > 1 and not has_reference(model):
+        precisions = precisions[:1]
+        remark = f"without {REFERENCE} nothing shows that other precisions work"
+    if backend != "auto":
+        backends: tuple[Backend, ...] = (backend,)
+    else:
+        backends = BACKENDS if cuda_problem() is None else ("ort-cpu",)
+    ways = [
+        (name, precision)
+        for name in backends
+        for precision in precisions
+        if _is_ready(model, precision, name, asked=backend != "auto")
+    ]
+    return ways or [(backends[0], precisions[0])], remark
+
+
+def _is_ready(model: Model, precision: Precision, backend: Backend, *, asked: bool) -> bool:
+    """Whether nothing must be built first, which is `build`'s business, unless it was asked for."""
     folder = engines_folder(model)
-    for backend in BACKENDS:
-        if backend in ("tensorrt", "tensorrt-rtx"):
-            if any(folder.glob(f"{precision}-{backend}-[0-9]*.engine")):
-                yield backend
-        elif backend != "ort-tensorrt" or (folder / "ort-tensorrt").is_dir():
-            yield backend
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        return asked or any(folder.glob(f"{precision}-{backend}-[0-9]*.engine"))
+    if model.variant_for(precision, backend) not in model.manifest.variants:
+        return False
+    return asked or backend != "ort-tensorrt" or (folder / backend).is_dir()
+
+
+def _best(model: Model, trials: Sequence[Trial]) -> Trial:
+    """The most precise of those that come within a hair of the fastest."""
+    passed = [(trial.milliseconds, trial) for trial in trials if trial.milliseconds is not None]
+    if not passed:
+        reasons: dict[str, list[str]] = {}
+        for trial in trials:
+            reasons.setdefault(trial.evidence, []).append(f"{trial.backend} {trial.precision}")
+        raise BackendError(
+            f"{model.path}: no backend here gives the reference's answers: "
+            + "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        )
+    limit = _AS_FAST * min(milliseconds for milliseconds, _ in passed)
+    fast = [(PRECISIONS.index(t.precision), ms, t) for ms, t in passed if ms <= limit]
+    return min(fast, key=lambda found: found[:2])[2]
 
 
 def _tried(
-    model: Model, precision: Precision, backend: Backend, reference: Reference | None
-) -> Trial:
-    try:
-        with open_session(model, precision=precision, backend=backend) as session:
-            outcome = warm_up(session, precision, reference)
-            if not outcome.passed:
-                return Trial(backend, precision, None, f"other logits: {outcome}")
-            return Trial(backend, precision, _milliseconds(session, reference), str(outcome))
-    except ResdeployError as error:
-        return Trial(backend, precision, None, str(error))
+    model: Model,
+    backend: Backend,
+    precisions: Sequence[Precision],
+    threads: int | None,
+    reference: Reference | None,
+) -> list[Trial]:
+    """A trial of each precision; those of one backend are open together and timed in turns."""
+    evidence: dict[Precision, str] = {}
+    working: dict[Precision, Session] = {}
+    with ExitStack() as stack:
+        for precision in precisions:
+            try:
+                session = stack.enter_context(
+                    open_session(model, precision=precision, backend=backend, threads=threads)
+                )
+                outcome = warm_up(session, precision, reference)
+            except (BundleError, InputError):
+                raise  # of the bundle or the request, not of the backend
+            except ResdeployError as error:
+                evidence[precision] = str(error)
+                continue
+            if outcome.passed:
+                working[precision] = session
+            evidence[precision] = f"{'' if outcome.passed else 'other logits: '}{outcome}"
+        times = dict(zip(working, _milliseconds(working.values(), reference), strict=True))
+    return [Trial(backend, p, times.get(p), evidence[p]) for p in precisions]
 
 
-def _milliseconds(session: Session, reference: Reference | None) -> float:
-    """Median time of one picture, host to host."""
-    picture = np.zeros((1, *sizes_of(session.input)), np.float32)
-    if reference is not None:
-        picture = np.ascontiguousarray(reference.inputs[:1])
-    session.run(picture)
-    times: list[float] = []
-    end = time.perf_counter() + _TIMED_S
-    while time.perf_counter() < end or len(times) < _LEAST_RUNS:
-        start = time.perf_counter()
-        session.run(picture)
-        times.append(time.perf_counter() - start)
-    return round(float(np.median(times)) * 1e3, 4)
+def _milliseconds(sessions: Collection[Session], reference: Reference | None) -> list[float]:
+    """Median time of one picture in each session, host to host."""
+
+    def runner(session: Session) -> Callable[[], object]:
+        picture = np.zeros((1, *sizes_of(session.input)), np.float32)
+        if reference is not None:
+            picture = np.ascontiguousarray(reference.inputs[:1])
+        return partial(session.run, picture)
+
+    samples = time_in_turns(
+        [runner(session) for session in sessions], seconds=_TIMED_S, rounds=_ROUNDS
+    )
+    return [round(found.percentile_ms(50), 4) for found in samples]
 
 
-def _key(model: Model, precisions: Sequence[Precision]) -> str:
+def _key(model: Model, ways: Sequence[_Way], threads: int | None) -> str:
     gpu = device()
+    folder = engines_folder(model)
+    files = (model.path / REFERENCE, *folder.glob("*.engine"))
     facts = [
-        *precisions,
+        *map(" ".join, ways),
         *(f"{name} {_version(name)}" for name in _DISTRIBUTIONS),
         cpu_name(),
+        *cpu_flags(),
+        f"{threads or cores()} threads of {cores()}",
         gpu.name if gpu else "",
         gpu.compute_capability if gpu else "",
         power_mode() or "",
         *sorted(file.sha256 for file in model.manifest.variants.values()),
-        *sorted(
-            f"{path.name} {path.stat().st_mtime_ns}"
-            for path in engines_folder(model).glob("*.engine")
-        ),
+        *sorted(f"{path.name} {path.stat().st_mtime_ns}" for path in files if path.is_file()),
     ]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 

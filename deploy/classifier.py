@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resdeploy.deploy.candidates import precisions_of
+from resdeploy.deploy.choice import Choice, choose
 from resdeploy.deploy.errors import GraphError, InputError
 from resdeploy.deploy.machine import cores
 from resdeploy.deploy.manifest import Manifest
@@ -45,13 +47,13 @@ class Classifier:
         model: Model,
         session: Session,
         *,
-        precision: Precision | None,
-        backend: Backend | Literal["auto"],
+        precision: Precision,
+        choice: Choice | None = None,
     ) -> None:
         self._model = model
         self._session = session
         self._precision = precision
-        self._backend = backend
+        self._choice = choice
         self._one_thread: Session | None = None
         self._opening = Lock()
 
@@ -64,6 +66,16 @@ class Classifier:
     def session(self) -> Session:
         """The session that answers `predict` and `logits`."""
         return self._session
+
+    @property
+    def precision(self) -> Precision:
+        """The precision that answers."""
+        return self._precision
+
+    @property
+    def choice(self) -> Choice | None:
+        """What precision "auto" chose and on what evidence; None where a precision was given."""
+        return self._choice
 
     def predict(self, picture: PathLike | Image.Image, *, top: int = 5) -> list[Prediction]:
         """The `top` most probable classes of one picture, most probable first.
@@ -216,7 +228,7 @@ class Classifier:
 def load(
     path: PathLike,
     *,
-    precision: Precision | None = None,
+    precision: Precision | Literal["auto"] | None = None,
     backend: Backend | Literal["auto"] = "auto",
     threads: int | None = None,
 ) -> Classifier:
@@ -224,19 +236,24 @@ def load(
 
     Args:
         path: the bundle's folder or the ONNX file.
-        precision: "fp32", "fp16" or "int8"; the variant for the backend is chosen from it.
-            Default: "fp32", or what a lone ONNX file holds.
+        precision: "fp32", "fp16" or "int8"; the variant for the backend is chosen from it. "auto"
+            takes the fastest here that passes the bundle's reference check; `Classifier.choice`
+            has the evidence. Default: "fp32", or what a lone ONNX file holds.
         backend: "auto" or one of `resdeploy.deploy.specs.BACKENDS`.
         threads: CPU threads for one picture; default all cores. `predict_many` shares pictures
             among the cores instead, whatever this is.
 
     Raises:
         BundleError: not a bundle, or a file in it was altered.
-        BackendError: the backend is not usable on this machine.
+        BackendError: the backend is not usable on this machine, or nothing passes the check.
     """
     model = open_model(path)
+    choice = None
+    if precision == "auto":
+        choice = choose(model, precisions_of(model, ()), backend=backend, threads=threads)
+        precision, backend = choice.precision, choice.backend
     session = open_session(model, precision=precision, backend=backend, threads=threads)
-    return Classifier(model, session, precision=precision, backend=backend)
+    return Classifier(model, session, precision=precision or model.precision, choice=choice)
 
 
 def top_predictions(

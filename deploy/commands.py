@@ -5,7 +5,7 @@ imported before a command runs.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 precision_option = click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Default: fp32, or what a lone ONNX file holds.",
+    type=click.Choice(("auto", *PRECISIONS)),
+    help="auto: the fastest here that passes the bundle's reference check.  "
+    "[default: fp32, or what a lone ONNX file holds]",
 )
 backend_option = click.option(
     "--backend",
@@ -45,8 +46,8 @@ def predict(
     ctx: click.Context,
     bundle: Path,
     pictures: tuple[str, ...],
-    precision: Precision | None,
-    backend: Backend,
+    precision: Precision | Literal["auto"] | None,
+    backend: Backend | Literal["auto"],
     top: int,
     batch: int,
     as_json: bool,
@@ -66,13 +67,13 @@ def predict(
     paths = find_pictures(pictures)
     answers: list[list[Prediction] | InputError] = []
     threads = None if len(paths) == 1 else 1
-    with (
-        load(bundle, precision=precision, backend=backend, threads=threads) as classifier,
-        progress_bar(hidden=len(paths) < 2) as progress,
-    ):
-        for answer in classifier.predict_many(paths, batch=batch, top=top, errors="yield"):
-            answers.append(answer)
-            progress("predicting", len(answers), len(paths))
+    with load(bundle, precision=precision, backend=backend, threads=threads) as classifier:
+        if classifier.choice is not None:
+            note(f"auto: {classifier.choice}")
+        with progress_bar(hidden=len(paths) < 2) as progress:
+            for answer in classifier.predict_many(paths, batch=batch, top=top, errors="yield"):
+                answers.append(answer)
+                progress("predicting", len(answers), len(paths))
     if csv_file is not None:
         _write_csv(csv_file, paths, answers, top)
     if as_json:

@@ -180,7 +180,7 @@ def _open_on_gpu(model: Model, precision: Precision, backend: Backend, variant: 
 def _open_auto(model: Model, precision: Precision, threads: int | None) -> Session:
     from resdeploy.deploy.choice import choose
 
-    backend = choose(model, (precision,)).backend
+    backend = choose(model, (precision,), threads=threads).backend
     return open_session(model, precision=precision, backend=backend, threads=threads)
 
 
