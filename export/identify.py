@@ -139,9 +139,16 @@ def _nothing_fits(checkpoint: "Checkpoint", shapes: Shapes) -> CheckpointError:
         for reference in family.references:
             candidates.extend(readings_as(reference, shapes))
     closest = nearest(candidates, shapes)
+    told = (
+        f"nearest is {closest.network.name} with {closest.shared} in common: "
+        f"{told_differences(closest)}"
+    )
+    if not closest.shared:
+        some = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:3])
+        families = ", ".join(family.name for family in FAMILIES)
+        told = f"none of them is in {families}: the first are {some}"
     return CheckpointError(
-        f"{checkpoint.path}: no known architecture has these {len(shapes)} tensors; nearest is "
-        f"{closest.network.name} with {closest.shared} in common: {told_differences(closest)}; "
+        f"{checkpoint.path}: no known architecture has these {len(shapes)} tensors; {told}; "
         "name the architecture with --arch NAME, or give your own with --arch module:factory"
     )
 
