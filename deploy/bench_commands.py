@@ -100,7 +100,7 @@ def _print_report(report: "BenchReport", content: dict[str, Any]) -> None:
     machine = content["machine"]
     columns = (
         "precision", "backend", ">batch", ">p50 ms (95 % interval)", ">p90", ">p99",
-        ">pictures/s", ">MB",
+        ">pictures/s", ">peak MB",
     )  # fmt: skip
     print_table(columns, [_row(result) for result in content["results"]], title=_title(machine))
     stages = [(name.replace("_", " "), f"{ms:.2f}") for name, ms in content["stages_ms"].items()]
@@ -114,6 +114,8 @@ def _print_report(report: "BenchReport", content: dict[str, Any]) -> None:
     restless = [r for r in content["results"] if not r["steady"]]
     if restless:
         note(f"note: {len(restless)} of {len(content['results'])} did not become steady in warm-up")
+    if machine["jetson"] and machine["clocks_pinned"] is False:
+        note("note: the clocks were not pinned: sudo jetson_clocks makes times steady")
     load = machine["load_average_1min"]
     if load is not None and load > _BUSY * machine["cores"]:
         note(f"note: the load was {load} on {machine['cores']} cores before the timing began")
@@ -122,11 +124,13 @@ def _print_report(report: "BenchReport", content: dict[str, Any]) -> None:
 def _title(machine: dict[str, Any]) -> str:
     parts = [machine["cpu"], f"{machine['threads']} threads"]
     parts += [machine[key] for key in ("gpu", "jetson", "power_mode", "governor") if machine[key]]
+    parts += ["clocks pinned"] if machine["clocks_pinned"] else []
     return ", ".join(parts)
 
 
 def _row(result: dict[str, Any]) -> tuple[str, ...]:
     low, high = result["p50_ci95_ms"]
+    peak = result["peak_memory_bytes"]
     return (
         result["precision"],
         result["backend"],
@@ -135,7 +139,7 @@ def _row(result: dict[str, Any]) -> tuple[str, ...]:
         f"{result['p90_ms']:.2f}",
         f"{result['p99_ms']:.2f}",
         f"{result['images_per_second']:.1f}",
-        f"{result['memory_bytes'] / 1e6:.0f}",
+        "unknown" if peak is None else f"{peak / 1e6:.0f}",
     )
 
 

@@ -15,7 +15,8 @@ from resdeploy.deploy.timing import Samples, median_interval, ratio_interval
 class Timed:
     """One precision on one backend at one batch.
 
-    `memory_bytes`: what the process grew by when the session was opened and run once.
+    `peak_memory_bytes`: the most resident memory of a fresh process that opens only this and runs
+    one picture, Python and libraries included; None where it could not be measured.
     """
 
     precision: Precision
@@ -23,7 +24,7 @@ class Timed:
     backend: str
     batch: int
     samples: Samples
-    memory_bytes: int
+    peak_memory_bytes: int | None
 
     def to_json(self) -> dict[str, Any]:
         """Milliseconds per batch, pictures per second."""
@@ -41,14 +42,17 @@ class Timed:
             "runs": len(samples.runs),
             "warm_up_runs": samples.warm_up_runs,
             "steady": samples.steady,
-            "memory_bytes": self.memory_bytes,
+            "peak_memory_bytes": self.peak_memory_bytes,
             "round_medians_ms": [_ms(median) for median in samples.medians_ms],
         }
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """All results; `stages` and `end_to_end` are milliseconds of one picture at batch 1."""
+    """All results; `stages` and `end_to_end` are milliseconds of one picture at batch 1.
+
+    `peak_memory_bytes` is that of the process that timed them all; each result has its own.
+    """
 
     bundle: Path
     manifest: Manifest

@@ -9,6 +9,7 @@ are those given, else a synthetic photograph of 640x480 pixels: the result says 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 from resdeploy.deploy.bench_report import BenchReport, Timed
 from resdeploy.deploy.candidates import precisions_of
-from resdeploy.deploy.conditions import conditions, resident_bytes
+from resdeploy.deploy.conditions import conditions
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.machine import peak_memory_bytes
 from resdeploy.deploy.output import Progress, silent
 from resdeploy.deploy.session import Model, Session, open_model, open_session, sizes_of
+from resdeploy.deploy.session_memory import measure_peak_bytes
 from resdeploy.deploy.specs import Backend, Precision
 from resdeploy.deploy.stages import read_encoded, time_stages
 from resdeploy.deploy.timing import time_in_turns
@@ -31,7 +33,7 @@ from resdeploy.deploy.timing import time_in_turns
 class _Opened:
     precision: Precision
     session: Session
-    memory_bytes: int
+    peak_memory_bytes: int | None
 
     @property
     def name(self) -> str:
@@ -66,8 +68,10 @@ def bench(
         raise InputError(f"batches {list(batches)} and {seconds} s: both must be above 0")
     model = open_model(bundle)
     encoded, pictures = read_encoded(data)
+    machine = conditions(threads)
     with ExitStack() as stack:
-        opened = _open_all(model, precisions_of(model, precisions), backends, threads, stack)
+        held = precisions_of(model, precisions)
+        opened = _open_all(model, held, backends, threads, stack, progress)
         timed = _time_sessions(model, opened, tuple(dict.fromkeys(batches)), seconds, progress)
         sessions = {candidate.name: candidate.session for candidate in opened}
         stages, end_to_end = time_stages(
@@ -80,7 +84,7 @@ def bench(
         pictures=pictures,
         stages=stages,
         end_to_end=end_to_end,
-        machine=conditions(threads),
+        machine=machine,
         peak_memory_bytes=peak_memory_bytes(),
     )
 
@@ -91,16 +95,20 @@ def _open_all(
     backends: Sequence[Backend | Literal["auto"]],
     threads: int | None,
     stack: ExitStack,
+    progress: Progress,
 ) -> list[_Opened]:
     found: dict[str, _Opened] = {}
-    for backend in backends:
-        for precision in precisions:
-            before = resident_bytes()
-            session = open_session(model, precision=precision, backend=backend, threads=threads)
-            stack.enter_context(session)
-            session.run(np.zeros((1, *sizes_of(session.input)), np.float32))
-            opened = _Opened(precision, session, max(0, resident_bytes() - before))
-            found.setdefault(opened.name, opened)
+    total = len(backends) * len(precisions)
+    for done, (asked, precision) in enumerate(product(backends, precisions), start=1):
+        session = open_session(model, precision=precision, backend=asked, threads=threads)
+        stack.enter_context(session)
+        session.run(np.zeros((1, *sizes_of(session.input)), np.float32))
+        backend = _attribute(session, "backend")
+        if f"{precision}@{backend}" not in found:
+            peak = measure_peak_bytes(model.path, precision, backend, threads)
+            opened = _Opened(precision, session, peak)
+            found[opened.name] = opened
+        progress("opening, measuring memory", done, total)
     return list(found.values())
 
 
@@ -127,7 +135,7 @@ def _time_sessions(
             backend=_attribute(candidate.session, "backend"),
             batch=batch,
             samples=found,
-            memory_bytes=candidate.memory_bytes,
+            peak_memory_bytes=candidate.peak_memory_bytes,
         )
         for (candidate, batch), found in zip(places, samples, strict=True)
     )

@@ -2,10 +2,12 @@
 
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from resdeploy.deploy.clocks import are_pinned, read_clocks
 from resdeploy.deploy.machine import cores, cpu_flags, cpu_name, gpu_line, jetson_line, power_mode
 
 _LIBRARIES = (
@@ -18,11 +20,14 @@ _LIBRARIES = (
     "tensorrt-rtx",
 )
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-_PAGE_BYTES = 4096
 
 
 def conditions(threads: int | None) -> dict[str, Any]:
-    """Processor, accelerator, clocks, load and versions as plain values; unknown ones are None."""
+    """Processor, accelerator, clocks, load and versions as plain values; unknown ones are None.
+
+    Ask before anything is timed: the load is that of the last minute.
+    """
+    clocks = read_clocks()
     return {
         "cpu": cpu_name(),
         "cpu_flags": list(cpu_flags()),
@@ -33,16 +38,12 @@ def conditions(threads: int | None) -> dict[str, Any]:
         "gpu": gpu_line(),
         "jetson": jetson_line(),
         "power_mode": power_mode(),
+        "clocks": [asdict(clock) for clock in clocks],
+        "clocks_pinned": are_pinned(clocks),
         "system": platform.platform(),
         "python": platform.python_version(),
         "libraries": _versions(),
     }
-
-
-def resident_bytes() -> int:
-    """Memory this process holds now; 0 where the system does not tell."""
-    fields = (_first_line(Path("/proc/self/statm")) or "0 0").split()
-    return int(fields[1]) * getattr(os, "sysconf", lambda name: _PAGE_BYTES)("SC_PAGESIZE")
 
 
 def _versions() -> dict[str, str]:
