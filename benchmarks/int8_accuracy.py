@@ -25,7 +25,7 @@ from onnxruntime import quantization as peer
 from timing import show, write_json
 
 from resdeploy.calibration.draft import Draft, Rounding, integers_for, rounded
-from resdeploy.calibration.equalize import equalize, without_upper_bounds
+from resdeploy.calibration.equalize import equalize
 from resdeploy.calibration.images import choose_pictures, read_batches
 from resdeploy.calibration.layers import constants, with_biases
 from resdeploy.calibration.recipes import VARIANT_OF, Material, Recipe, build
@@ -149,21 +149,32 @@ def rungs(target: str, material: Material) -> Iterator[tuple[str, Recipe]]:
 
 def per_tensor(setting: Setting, material: Material) -> Iterator[dict[str, Any]]:
     """Weights with one scale per tensor: the case that cross-layer equalization was made for."""
-    peaks = material.measure(False).peaks
-    relu = without_upper_bounds(setting.model)
-    equal = equalize(setting.model, peaks, shared="weights", saturation="relu")
+    plain, peaks = setting.model, material.measure(False).peaks
+    equal = equalize(plain, peaks, shared="weights", saturation="follow")
+    for name, graph in (
+        ("float32 with ReLU for ReLU6", without_upper_bounds(plain)),
+        ("float32 equalized for weights per tensor", equal),
+    ):
+        yield setting.row(name, graph.SerializeToString(), "fp32", 0)
     calibrate = setting.calibrate
     total = sum(map(len, calibrate))
-    yield setting.row("float32 with ReLU for ReLU6", relu.SerializeToString(), "fp32", 0)
-    for name, graph, correct in (
-        ("weights per tensor", setting.model, False),
-        ("weights per tensor, ReLU, equalized", equal, False),
-        ("weights per tensor, ReLU, equalized, + bias correction", equal, True),
-    ):
+    for name, graph in (("weights per tensor", plain), ("weights per tensor, equalized", equal)):
         found = gather(graph, lambda: calibrate, total, threads=setting.threads)
         draft = Draft(graph, "tensorrt", found.ranges("mse", "tensorrt"))
-        draft = whole_tensors(draft, found, correct)
-        yield setting.row(name, draft.graph().SerializeToString(), "int8", 0)
+        for what, correct in (("", False), (", + bias correction", True)):
+            whole = whole_tensors(draft, found, correct)
+            yield setting.row(name + what, whole.graph().SerializeToString(), "int8", 0)
+
+
+def without_upper_bounds(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every ReLU6 is a ReLU, as Nagel et al. 2019 have it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.op_type == "Clip":
+            node.op_type = "Relu"
+            del node.input[1:]
+    return copy
 
 
 def whole_tensors(draft: Draft, found: Statistics, correct: bool) -> Draft:

@@ -10,7 +10,7 @@ import pytest
 
 from resdeploy.calibration.collect import collect
 from resdeploy.calibration.draft import Draft, rounded
-from resdeploy.calibration.equalize import ChannelPeaks, equalize, without_upper_bounds
+from resdeploy.calibration.equalize import ChannelPeaks, equalize
 from resdeploy.calibration.layers import constants, layers
 from resdeploy.calibration.sensitivity import logits
 from resdeploy.calibration.statistics import gather
@@ -72,15 +72,11 @@ def test_answers_stay_and_channels_come_to_like_size(float_graph: Graphs, family
 
 
 def test_a_stretched_channel_no_longer_spoils_its_tensor() -> None:
-    model = onnx.parser.parse_model(_TWO_LAYERS)
     random = np.random.default_rng(0)
     weights = {"w1": random.normal(size=(16, 3, 3, 3)), "w2": random.normal(size=(8, 16, 1, 1))}
     weights["w1"][0] *= 300
     weights["w2"][:, 0] /= 300
-    shapes = {**weights, "b1": np.zeros(16), "b2": np.zeros(8)}
-    for name, values in shapes.items():
-        tensor = onnx.numpy_helper.from_array(values.astype(np.float32), name)
-        model.graph.initializer.append(tensor)
+    model = _two_layers({**weights, "b1": np.zeros(16), "b2": np.zeros(8)})
     pictures = random.standard_normal((16, 3, 16, 16)).astype(np.float32)
     expected = _logits(model, pictures)
     spoilt, repaired = (
@@ -102,10 +98,39 @@ def test_weights_quantized_per_tensor_come_to_like_size(float_graph: Graphs) -> 
         if layer.op_type == "Conv":
             _spread_rows(model, layer.weight, layer.bias, seed=number)
     pictures = _pictures(model)
-    equal = equalize(model, _peaks(model, pictures), shared="weights", saturation="relu")
-    relu = without_upper_bounds(model)
-    assert sqnr_db(_logits(relu, pictures), _logits(equal, pictures)) > _SAME_FUNCTION_DB - 10
+    equal = equalize(model, _peaks(model, pictures), shared="weights", saturation="follow")
+    stronger = 8 * pictures  # many more values than on the pictures measured reach the bound
+    for shown in (pictures, stronger):
+        assert sqnr_db(_logits(model, shown), _logits(equal, shown)) > _SAME_FUNCTION_DB - 10
+    assert {node.op_type for node in equal.graph.node} >= {"Min", "Relu"}
     assert _row_spread(equal) < 0.7 * _row_spread(model)
+
+
+def test_channels_that_nothing_writes_or_reads_do_not_decide_a_scale() -> None:
+    random = np.random.default_rng(0)
+    values = {"w1": random.normal(size=(16, 3, 3, 3)), "w2": random.normal(size=(8, 16, 1, 1))}
+    values["b1"], values["b2"] = np.full(16, 0.1), np.zeros(8)
+    for nothing, bias in ((0, -1.0), (1, 0.2)):  # never above 0; always the same
+        values["w1"][nothing], values["b1"][nothing] = 0, bias
+    values["w2"][:, 0], values["w2"][:, 1] = 1e4, 10
+    values["w1"][2], values["w2"][:, 2] = 1e3, 0
+    model = _two_layers(values)
+    pictures = random.standard_normal((16, 3, 16, 16)).astype(np.float32)
+    equal = equalize(model, _peaks(model, pictures), shared="weights", saturation="follow")
+    assert sqnr_db(_logits(model, pictures), _logits(equal, pictures)) > _SAME_FUNCTION_DB
+    found = constants(equal)
+    written = np.abs(found["w1"]).max(axis=(1, 2, 3))
+    read = np.abs(found["w2"]).max(axis=(0, 2, 3))
+    assert max(written[:3]) <= max(written[3:]) * (1 + 1e-6)
+    assert max(read[:3]) <= max(read[3:]) * (1 + 1e-6)
+
+
+def test_layers_without_a_live_channel_are_left_alone() -> None:
+    values = {"w1": np.zeros((16, 3, 3, 3)), "w2": np.ones((8, 16, 1, 1))}
+    model = _two_layers({**values, "b1": np.ones(16), "b2": np.ones(8)})
+    pictures = np.ones((8, 3, 16, 16), np.float32)
+    equal = equalize(model, _peaks(model, pictures), shared="weights", saturation="follow")
+    np.testing.assert_array_equal(constants(equal)["w2"], values["w2"])
 
 
 def test_unseen_pictures_have_room_below_the_bound(float_graph: Graphs) -> None:
@@ -115,6 +140,14 @@ def test_unseen_pictures_have_room_below_the_bound(float_graph: Graphs) -> None:
     equal = equalize(model, peaks)
     # Pictures four times as strong as those measured: what is lost is little.
     assert sqnr_db(_logits(model, pictures), _logits(equal, pictures)) > 20
+
+
+def _two_layers(weights: dict[str, npt.NDArray[np.float64]]) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(_TWO_LAYERS)
+    for name, values in weights.items():
+        tensor = onnx.numpy_helper.from_array(values.astype(np.float32), name)
+        model.graph.initializer.append(tensor)
+    return model
 
 
 def _spread_rows(model: onnx.ModelProto, weight: str, bias: str, seed: int) -> None:
