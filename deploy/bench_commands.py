@@ -64,7 +64,10 @@ def _batches(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple
 def bench(
     bundle: Path, earlier: Path | None, chart: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Time BUNDLE's precisions on this machine, in turns, and show where the time goes."""
+    """Time BUNDLE's precisions on this machine, in turns, and show where the time goes.
+
+    Peak MB is the resident memory of a process that only opens that precision and runs one picture.
+    """
     from resdeploy.deploy.bench_report import compare_results
     from resdeploy.deploy.benchmark import bench as bench_bundle
     from resdeploy.deploy.written import check_writable, save_in_bundle, write_text

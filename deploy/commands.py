@@ -27,7 +27,7 @@ backend_option = click.option(
     type=click.Choice(("auto", *BACKENDS)),
     default="auto",
     show_default=True,
-    help="What runs the network; auto takes the GPU when a warm-up on it works, else the CPU.",
+    help="What runs the network; auto takes the fastest that gives the reference's answers here.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
@@ -96,7 +96,7 @@ def predict(
 )
 @json_option
 def inspect(path: Path, precision: str | None, as_json: bool) -> None:
-    """Show what a checkpoint, a bundle or an ONNX file is, and how that is known."""
+    """Show what a checkpoint, a bundle, an engine or an ONNX file is, and how that is known."""
     from resdeploy.deploy.inspect import inspect as inspect_path
     from resdeploy.deploy.int8_layers import COLUMNS, read_int8_layers, table_row
 

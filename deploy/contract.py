@@ -14,9 +14,11 @@ import numpy as np
 
 from resdeploy.deploy.candidates import Candidate
 from resdeploy.deploy.compare import Indices
+from resdeploy.deploy.errors import MissingDependencyError
 from resdeploy.deploy.evaluation import Evaluation
 from resdeploy.deploy.gate import Gate
 from resdeploy.deploy.manifest import Manifest
+from resdeploy.deploy.optional import needs
 from resdeploy.deploy.session import Model
 from resdeploy.deploy.statistics import mcnemar_p, paired
 
@@ -25,11 +27,18 @@ _NAMED = 3
 
 
 def metadata_gate(model: Model, candidate: Candidate) -> Gate | None:
-    """Fail where a graph's own metadata contradicts the manifest; None where there is nothing."""
+    """Fail where a graph's own metadata contradicts the manifest; None where there is nothing.
+
+    None, too, where ONNX Runtime, which reads it, is not installed: a device that runs engines
+    does well without, and the export's machine has asked.
+    """
     if model.bundle is None or candidate.variant not in model.manifest.variants:
         return None
-    from resdeploy.deploy.ort import read_graph_manifest
-
+    try:
+        with needs("reading an ONNX file"):
+            from resdeploy.deploy.ort import read_graph_manifest
+    except MissingDependencyError:
+        return None
     inside = read_graph_manifest(model.graph(candidate.variant))
     sentence = _contradiction(model.manifest, inside)
     if sentence is None:
