@@ -183,6 +183,8 @@ def _best(model: Model, trials: Sequence[Trial]) -> Trial:
         reasons: dict[str, list[str]] = {}
         for trial in trials:
             reasons.setdefault(trial.evidence, []).append(f"{trial.backend} {trial.precision}")
+        if len(reasons) == 1:
+            raise BackendError(f"{model.path}: {trials[0].evidence}")
         raise BackendError(
             f"{model.path}: no backend here gives the reference's answers: "
             + "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
