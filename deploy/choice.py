@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from resdeploy.deploy.bundle import REFERENCE, replaced_file
+from resdeploy.deploy.candidates import precisions_of
 from resdeploy.deploy.cuda import cuda_problem, device
 from resdeploy.deploy.engine_store import engines_folder
 from resdeploy.deploy.errors import BackendError, BundleError, InputError, ResdeployError
@@ -111,16 +112,16 @@ class Choice:
 
 def choose(
     model: Model,
-    precisions: Sequence[Precision],
+    precisions: Sequence[Precision] = (),
     *,
     backend: Backend | Literal["auto"] = "auto",
     threads: int | None = None,
 ) -> Choice:
-    """The fastest backend and precision here, of the precisions given.
+    """The fastest backend and precision here that give the reference's answers.
 
     Args:
         model: what `open_model` gives.
-        precisions: those that may be chosen.
+        precisions: those that may be chosen; default all that the model holds.
         backend: "auto", or the only one that may be chosen.
         threads: CPU threads of one run; default all cores.
 
@@ -128,7 +129,7 @@ def choose(
         BackendError: none gives the reference's answers.
         BundleError: a file of the bundle was altered.
     """
-    ways, remark = _ways(model, precisions, backend)
+    ways, remark = _ways(model, precisions or precisions_of(model, ()), backend)
     if len(ways) == 1:
         return Choice(*ways[0], (), remark)
     key = _key(model, ways, threads)

@@ -5,20 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resdeploy.deploy.candidates import precisions_of
-from resdeploy.deploy.choice import Choice, choose
 from resdeploy.deploy.errors import GraphError, InputError
 from resdeploy.deploy.machine import cores
 from resdeploy.deploy.manifest import Manifest
 from resdeploy.deploy.pictures import in_order, read_input
 from resdeploy.deploy.session import Model, Session, open_model, open_session
 from resdeploy.deploy.specs import Backend, Precision
+
+if TYPE_CHECKING:
+    from resdeploy.deploy.choice import Choice
 
 PathLike = str | Path
 
@@ -48,7 +49,7 @@ class Classifier:
         session: Session,
         *,
         precision: Precision,
-        choice: Choice | None = None,
+        choice: "Choice | None" = None,
     ) -> None:
         self._model = model
         self._session = session
@@ -73,7 +74,7 @@ class Classifier:
         return self._precision
 
     @property
-    def choice(self) -> Choice | None:
+    def choice(self) -> "Choice | None":
         """What precision "auto" chose and on what evidence; None where a precision was given."""
         return self._choice
 
@@ -250,7 +251,9 @@ def load(
     model = open_model(path)
     choice = None
     if precision == "auto":
-        choice = choose(model, precisions_of(model, ()), backend=backend, threads=threads)
+        from resdeploy.deploy.choice import choose
+
+        choice = choose(model, backend=backend, threads=threads)
         precision, backend = choice.precision, choice.backend
     session = open_session(model, precision=precision, backend=backend, threads=threads)
     return Classifier(model, session, precision=precision or model.precision, choice=choice)

@@ -178,6 +178,8 @@ def _open_on_gpu(model: Model, precision: Precision, backend: Backend, variant: 
 
 
 def _open_auto(model: Model, precision: Precision, threads: int | None) -> Session:
+    if cuda_problem() is not None:  # nothing to choose from: spare the start what choosing imports
+        return open_session(model, precision=precision, backend="ort-cpu", threads=threads)
     from resdeploy.deploy.choice import choose
 
     backend = choose(model, (precision,), threads=threads).backend
