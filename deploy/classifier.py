@@ -237,9 +237,8 @@ def load(
 
     Args:
         path: the bundle's folder or the ONNX file.
-        precision: "fp32", "fp16", "int8", or "auto": the fastest here that passes the bundle's
-            reference check (`Classifier.choice` has the evidence). Default: "fp32", or what a lone
-            ONNX file holds.
+        precision: "fp32" (or what a lone ONNX file holds, the default), "fp16", "int8", or "auto":
+            the fastest that passes the bundle's reference check here; see `Classifier.choice`.
         backend: "auto" or one of `resdeploy.deploy.specs.BACKENDS`.
         threads: CPU threads for one picture; default all cores. `predict_many` shares pictures
             among the cores instead, whatever this is.
