@@ -17,8 +17,11 @@ layer would fit noise: the candidate whose correction removes most of W·ε on t
 not fitted to, none at all when that is negative.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +44,8 @@ _WIDE_RIDGES = (3.0,)
 Doubles = npt.NDArray[np.float64]
 Reals = npt.NDArray[np.floating]
 Floats = npt.NDArray[np.float32]
+_Half = tuple[Reals, Reals]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,10 @@ def absorb(
         wanted = float_side.at(layer.input)
         read = quantized_side.at(quantized_side.read_by(layer.name), changed)
         half = max(1, len(batches) // 2)
-        folds = [
-            _fold(layer, wanted[:half], read[:half], seed),
-            _fold(layer, wanted[half:] or wanted, read[half:] or read, seed + 1),
-        ]
+        folds = _both(
+            partial(_fold, layer, wanted[:half], read[:half], seed),
+            partial(_fold, layer, wanted[half:] or wanted, read[half:] or read, seed + 1),
+        )
         whole = _mean_of(folds)
         weight = layer.rows(values[layer.weight])
         target = weight + _correction(weight, folds, whole)
@@ -110,11 +115,20 @@ def _fold(layer: Layer, wanted: Sequence[Floats], read: Sequence[Floats], seed: 
     u = np.concatenate([sample_patches(layer, batch, ours) for batch in wanted], axis=2)
     v = np.concatenate([sample_patches(layer, batch, theirs) for batch in read], axis=2)
     u_mean, v_mean = (part.mean(axis=2, dtype=np.float64) for part in (u, v))
-    centred = v - v_mean[:, :, None].astype(np.float32)
-    error = u - u_mean[:, :, None].astype(np.float32) - centred
-    transposed = centred.transpose(0, 2, 1)
+    # In place: these are the largest arrays here. v becomes û around its mean, u becomes ε.
+    v -= v_mean[:, :, None].astype(np.float32)
+    u -= u_mean[:, :, None].astype(np.float32)
+    u -= v
+    transposed = v.transpose(0, 2, 1)
     count = np.float64(v.shape[2])
-    return _Fold(u_mean, v_mean, centred @ transposed / count, error @ transposed / count)
+    return _Fold(u_mean, v_mean, v @ transposed / count, u @ transposed / count)
+
+
+def _both(first: Callable[[], _T], second: Callable[[], _T]) -> tuple[_T, _T]:
+    """The results of two calls made at the same time."""
+    with ThreadPoolExecutor(1) as other:
+        later = other.submit(second)
+        return first(), later.result()
 
 
 def _mean_of(folds: Sequence[_Fold]) -> _Fold:
@@ -138,14 +152,19 @@ def _correction(weight: Doubles, folds: Sequence[_Fold], whole: _Fold) -> Double
         (fold.covariance.astype(np.float32), (weight @ fold.cross).astype(np.float32))
         for fold in folds
     ]
-    gains = {
-        ridge: sum(_removed(_solve(*fit, ridge), *check) for fit, check in (halves, halves[::-1]))
-        for ridge in ridges
-    }
+    both = _both(
+        partial(_gains, ridges, halves[0], halves[1]), partial(_gains, ridges, halves[1], halves[0])
+    )
+    gains = {ridge: sum(pair) for ridge, *pair in zip(ridges, *both, strict=True)}
     best = max(gains, key=gains.__getitem__)
     if gains[best] <= 0:
         return 0.0
     return _solve(whole.covariance, weight @ whole.cross, best).astype(np.float64)
+
+
+def _gains(ridges: Sequence[float], fit: _Half, check: _Half) -> list[float]:
+    """For each ridge what the correction fitted to one half removes from the other."""
+    return [_removed(_solve(*fit, ridge), *check) for ridge in ridges]
 
 
 def _solve(covariance: Reals, target: Reals, ridge: float) -> Reals:

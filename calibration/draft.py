@@ -5,6 +5,7 @@ free always on: GPTQ rounding and analytic bias correction. Repairs turn a draft
 """
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -25,6 +26,9 @@ from resdeploy.calibration.saturation import Pairs, clip_pairs, exact_scale, sat
 Rounding = Literal["nearest", "corrected", "gptq"]
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
+
+# Layers rounded at the same time: the widest ones take half a GB each.
+_LAYERS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -94,26 +98,31 @@ def rounded(
         integers: initializer → integers from an earlier draft of the same weights, kept.
     """
     values = constants(draft.model)
-    weights: dict[str, QuantizedWeight] = {}
+    weights = dict(integers or _integers(draft, values, moments, rounding))
     biases: dict[str, Floats] = {}
-    for layer in draft.layers:
-        seen = moments[layer.name]
-        mean = seen.mean - (taken or {}).get(layer.input, 0.0)
-        if integers is not None:
-            weights[layer.weight] = integers[layer.weight]
-        else:
-            covariance = seen.covariance if rounding == "gptq" else None
-            weights[layer.weight] = integers_for(
-                layer, values[layer.weight], covariance, draft.target
-            )
-        if rounding != "nearest":
-            biases[layer.name] = corrected_bias(
-                bias_of(layer, values),
-                layer.rows(values[layer.weight]),
-                layer.rows(weights[layer.weight].dequantize()),
-                mean,
-            )
+    for layer in draft.layers if rounding != "nearest" else ():
+        biases[layer.name] = corrected_bias(
+            bias_of(layer, values),
+            layer.rows(values[layer.weight]),
+            layer.rows(weights[layer.weight].dequantize()),
+            moments[layer.name].mean - (taken or {}).get(layer.input, 0.0),
+        )
     return replace(draft, weights=weights, biases=biases)
+
+
+def _integers(
+    draft: Draft,
+    values: Mapping[str, Floats],
+    moments: Mapping[str, Moments],
+    rounding: Rounding,
+) -> dict[str, QuantizedWeight]:
+    def of(layer: Layer) -> QuantizedWeight:
+        covariance = moments[layer.name].covariance if rounding == "gptq" else None
+        return integers_for(layer, values[layer.weight], covariance, draft.target)
+
+    names = [layer.weight for layer in draft.layers]
+    with ThreadPoolExecutor(_LAYERS_AT_ONCE) as workers:
+        return dict(zip(names, workers.map(of, draft.layers), strict=True))
 
 
 def integers_for(

@@ -94,19 +94,19 @@ def sample_patches(layer: Layer, values: Floats, random: np.random.Generator) ->
     values = values.reshape(*values.shape[:2], *(values.shape[2:] or (1, 1)))
     pictures, channels, height, width = values.shape
     ys, xs = _positions(layer, height, width, random)
-    taps = []
+    taps = np.empty((channels, layer.shape[2] * layer.shape[3], pictures, len(ys)), np.float32)
+    flats = values.reshape(pictures, channels, -1)
     for row in range(layer.shape[2]):
         for column in range(layer.shape[3]):
             y = ys * layer.strides[0] - layer.pads[0] + row * layer.dilations[0]
             x = xs * layer.strides[1] - layer.pads[1] + column * layer.dilations[1]
             inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
             flat = np.where(inside, y * width + x, 0)
-            tap = values.reshape(pictures, channels, -1)[:, :, flat]
+            tap = taps[:, row * layer.shape[3] + column]
+            tap[:] = flats[:, :, flat].transpose(1, 0, 2)
             tap[:, :, ~inside] = 0
-            taps.append(tap)
-    # (taps, N, C, P) -> (C, taps, N·P) -> (group, C/group · taps, N·P)
-    patches = np.stack(taps).transpose(2, 0, 1, 3)
-    return patches.reshape(layer.group, layer.columns, -1)
+    # (C, taps, N, P) -> (group, C/group · taps, N·P)
+    return taps.reshape(layer.group, layer.columns, -1)
 
 
 def _positions(

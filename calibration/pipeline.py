@@ -148,6 +148,8 @@ def quantize(
     chosen = choose_pictures(calib, images=images, seed=seed)
     calibrate, held = _split(chosen)
     with needs("quantize"):
+        from threadpoolctl import threadpool_limits
+
         from resdeploy.calibration.variants import make_variants
         from resdeploy.deploy.evaluation import read_data
     pictures = None if data is None else read_data(data, opened.manifest.labels)
@@ -176,7 +178,11 @@ def quantize(
     notes = [*chosen.notes, *_about_held(held, calibrate)]
     if reason:
         notes.append(f"{RANGES} was measured again: {reason}")
-    return make_variants(job, notes, started)
+    # Threads of BLAS wait for each other by spinning, against those of ONNX Runtime and of anything
+    # else on the machine: with one, work is shared out by layers and halves of the pictures, and
+    # the integers do not depend on the number of cores.
+    with threadpool_limits(1, user_api="blas"):
+        return make_variants(job, notes, started)
 
 
 def _split(chosen: Pictures) -> tuple[Pictures, Pictures]:

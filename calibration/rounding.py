@@ -12,7 +12,7 @@ small as the grid allows: each column absorbs the errors before it. This is Fran
 factor and no inverse. C gets 1 % of its mean diagonal added (GPTQ's damping), and columns are taken
 by falling C_kk, so that the errors of what matters most have most columns left to go to.
 
-One layer is worked on at a time, in about 30·group·K² bytes: 0.6 GB for a 3×3 convolution over 512
+A layer is worked on in about 30·group·K² bytes: 0.6 GB for a 3×3 convolution over 512
 channels.
 
 On x86 without VNNI two neighbouring weights must fit a sum (`saturation`): the later of the two is

@@ -19,6 +19,7 @@ _EXTRAS: dict[str, tuple[str, int]] = {
     "onnxsim": ("export", 1),
     "onnxscript": ("export", 1),
     "safetensors": ("export", 1),
+    "threadpoolctl": ("export", 1),
     "jinja2": ("report", 1),
     "matplotlib": ("report", 1),
     "starlette": ("serve", 1),
