@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from resdeploy.calibration import commands, pipeline
 from resdeploy.calibration.observers import Histogram
 from resdeploy.calibration.range_choice import METHODS, choose_range
 from resdeploy.calibration.ranges import Grid, Range, affine_uint8, symmetric_scale
@@ -52,6 +53,10 @@ def test_least_squares_is_within_two_percent_of_brute_force(name: str, grid: Gri
         candidates = [Range(a, high * t) for a in lows for t in np.linspace(0.3, 1, 30)]
     best = min(_squared_error(values, candidate, grid) for candidate in candidates)
     assert got <= 1.02 * best
+
+
+def test_every_method_can_be_asked_for() -> None:
+    assert set(pipeline.METHODS) == set(commands._METHODS) == {"auto", *METHODS}
 
 
 def test_min_max_and_moving() -> None:
