@@ -12,7 +12,6 @@ included, each in a process of its own.
 
 import argparse
 import io
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from timing import interleaved, medians, show, write_json
+from peer_reader import PeerReader
+from timing import interleaved, medians, parsed_and_pinned, show, write_json
 
 from resdeploy.calibration.collect import collect
 from resdeploy.calibration.images import choose_pictures, read_batches
@@ -36,6 +36,7 @@ from resdeploy.calibration.plan import plan
 from resdeploy.calibration.range_choice import METHODS, choose_range, min_max, moving_min_max
 from resdeploy.calibration.ranges import Grid, Range
 from resdeploy.deploy.bundle import read_bundle
+from resdeploy.deploy.machine import peak_memory_bytes
 from resdeploy.deploy.ort import session_options
 from resdeploy.deploy.pictures import find_pictures
 
@@ -80,17 +81,6 @@ def plain_pass(model: onnx.ModelProto, batches: Batches, threads: int) -> None:
         session.run(None, {"input": batch})
 
 
-class _Reader:
-    """onnxruntime's CalibrationDataReader over decoded batches."""
-
-    def __init__(self, batches: Batches) -> None:
-        self._left = iter(batches)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._left, None)
-        return None if batch is None else {"input": batch}
-
-
 def peer_calibrate(graph: Path, batches: Batches, method: str) -> None:
     """onnxruntime's calibrator over the operators that `quantize_static` quantizes."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
@@ -103,7 +93,7 @@ def peer_calibrate(graph: Path, batches: Batches, method: str) -> None:
             augmented_model_path=str(Path(folder, "augmented.onnx")),
             calibrate_method=CalibrationMethod[method],
         )
-        calibrator.collect_data(_Reader(batches))
+        calibrator.collect_data(PeerReader(batches))
         calibrator.compute_data()
 
 
@@ -113,9 +103,7 @@ def peak_mib(bundle: Path, pictures: Path, images: int, threads: int) -> float:
     paths = list(islice(cycle(find_pictures([pictures])), images))
     batches: Iterator[np.ndarray] = read_batches(paths, manifest.preprocess, batch=_BATCH)
     calibrate(onnx.load(bundle / "fp32.onnx"), batches, "mse", threads)
-    # Not getrusage's ru_maxrss, which a new process inherits from the one that started it.
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return peak_memory_bytes() / 2**20
 
 
 def peaks(bundle: Path, pictures: Path, threads: int) -> dict[str, float]:
@@ -132,12 +120,8 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--peer-images", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parsed_and_pinned(parser, rounds=3)
     threads = options.threads
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
     graph = options.bundle / "fp32.onnx"
     model = onnx.load(graph)

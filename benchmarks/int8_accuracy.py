@@ -14,7 +14,7 @@ is where MobileNetV2 collapses.
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,17 @@ from typing import Any
 import numpy as np
 import onnx
 from onnxruntime import quantization as peer
+from peer_reader import PeerReader
 from timing import show, write_json
 
+from resdeploy.calibration.bias_correction import corrected_bias
 from resdeploy.calibration.draft import Draft, Rounding, integers_for, rounded
 from resdeploy.calibration.equalize import equalize
 from resdeploy.calibration.images import choose_pictures, read_batches
-from resdeploy.calibration.layers import constants, with_biases
+from resdeploy.calibration.layers import bias_of, constants, with_biases
 from resdeploy.calibration.recipes import VARIANT_OF, Material, Recipe, build
-from resdeploy.calibration.sensitivity import logits, shares
+from resdeploy.calibration.repair import worst_padded
+from resdeploy.calibration.sensitivity import logits
 from resdeploy.calibration.statistics import GRIDS, Statistics, gather
 from resdeploy.deploy.bundle import read_bundle
 from resdeploy.deploy.compare import agreement, sqnr_db, top1
@@ -135,12 +138,9 @@ def rungs(target: str, material: Material) -> Iterator[tuple[str, Recipe]]:
     if target == "tensorrt":
         recipe = replace(recipe, centre=True)
         yield "+ centred ReLU ranges", recipe
-        draft = build(material, "tensorrt", recipe)
-        padded = [layer.name for layer in draft.layers if layer.depthwise and any(layer.pads)]
-        measured = shares(draft, material.held[:2], threads=material.threads, among=padded)
-        worst = [name for name, share in measured.items() if share >= 0.1][:3]
+        worst = worst_padded(material, build(material, "tensorrt", recipe))
         if worst:
-            recipe = replace(recipe, pad=tuple(worst))
+            recipe = replace(recipe, pad=worst)
             yield f"+ {len(worst)} padded layers centred", recipe
     recipe = replace(recipe, prefix=True)
     yield "+ errors absorbed, layer by layer", recipe
@@ -185,21 +185,13 @@ def whole_tensors(draft: Draft, found: Statistics, correct: bool) -> Draft:
         weight = values[layer.weight]
         scale = np.full(layer.shape[0], np.abs(weight).max() / 127, np.float32)
         weights[layer.weight] = integers_for(layer, weight, None, "tensorrt", scale)
-        error = layer.rows(weight) - layer.rows(weights[layer.weight].dequantize())
-        shift = np.einsum("gok,gk->go", error, found.moments[layer.name].mean).ravel()
-        biases[layer.name] = (values[layer.bias] + shift).astype(np.float32)
+        biases[layer.name] = corrected_bias(
+            bias_of(layer, values),
+            layer.rows(weight),
+            layer.rows(weights[layer.weight].dequantize()),
+            found.moments[layer.name].mean,
+        )
     return replace(draft, weights=weights, biases=biases if correct else {})
-
-
-class Reader(peer.CalibrationDataReader):  # type: ignore[misc]
-    """Calibration batches as onnxruntime wants them."""
-
-    def __init__(self, batches: Sequence[np.ndarray]) -> None:
-        self._batches = iter(batches)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"input": batch}
 
 
 def peers(setting: Setting) -> Iterator[dict[str, Any]]:
@@ -231,7 +223,7 @@ def peers(setting: Setting) -> Iterator[dict[str, Any]]:
             peer.quantize_static(
                 source,
                 result,
-                Reader(setting.calibrate),
+                PeerReader(setting.calibrate),
                 quant_format=peer.QuantFormat.QDQ,
                 per_channel=True,
                 weight_type=peer.QuantType.QInt8,

@@ -17,7 +17,6 @@ Every picture's pixels are compared bit by bit with torchvision's first.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from timing import interleaved, medians, show, write_json
+from timing import interleaved, medians, parsed_and_pinned, show, write_json
 
 from resdeploy.deploy import Classifier, load
 from resdeploy.deploy.pictures import find_pictures, open_picture
@@ -189,12 +188,8 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parsed_and_pinned(parser, rounds=5)
     threads = options.threads
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     paths = find_pictures([options.pictures])
 
     with load(options.bundle, backend="ort-cpu", threads=threads) as classifier:

@@ -1,6 +1,8 @@
-"""What the benchmarks share: interleaved runs, medians, and results as a table and as JSON."""
+"""What the benchmarks share: options, interleaved runs, medians, a table and JSON."""
 
+import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +12,17 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+
+def parsed_and_pinned(parser: argparse.ArgumentParser, *, rounds: int) -> argparse.Namespace:
+    """The command line with `--threads`, `--rounds` and `--json`; the process keeps to as many
+    cores as threads."""
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    return options
 
 
 def seconds(action: Callable[[], object]) -> float:

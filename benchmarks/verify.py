@@ -10,7 +10,6 @@ other, each with all cores at work, and summed.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from timing import interleaved, medians, show, write_json
+from timing import interleaved, medians, parsed_and_pinned, show, write_json
 
 from resdeploy.deploy.candidates import open_candidates
 from resdeploy.deploy.evaluation import read_data
@@ -66,12 +65,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parsed_and_pinned(parser, rounds=3)
     threads = options.threads
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
     every: list[dict[str, float]] = []
     taken = interleaved(

@@ -179,18 +179,21 @@ def _propose_centre(material: Material, here: Climb) -> list[Recipe]:
 
 
 def _propose_pad(material: Material, here: Climb) -> list[Recipe]:
-    if not here.recipe.centre:
-        return []
-    padded = {x.name for x in layers(here.draft.model) if x.depthwise and any(x.pads)}
+    worst = worst_padded(material, here.draft) if here.recipe.centre else ()
+    return [replace(here.recipe, pad=worst)] if worst else []
+
+
+def worst_padded(material: Material, draft: Draft) -> tuple[str, ...]:
+    """Padded depthwise layers with so large a share of the error that a Pad node is worth it."""
+    padded = {x.name for x in layers(draft.model) if x.depthwise and any(x.pads)}
     measured = shares(
-        here.draft,
+        draft,
         material.held[:_SHARE_BATCHES],
         threads=material.threads,
         among=padded,
         progress=material.progress,
     )
-    worst = [node for node, share in measured.items() if share >= _PAD_SHARE][:_MOST_PADDED]
-    return [replace(here.recipe, pad=tuple(worst))] if worst else []
+    return tuple(node for node, share in measured.items() if share >= _PAD_SHARE)[:_MOST_PADDED]
 
 
 def _propose_prefix(material: Material, here: Climb) -> list[Recipe]:
