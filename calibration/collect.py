@@ -19,7 +19,7 @@ import onnxruntime as ort
 from resdeploy.calibration.views import Need, add_views
 from resdeploy.deploy.errors import CalibrationError, GraphError
 from resdeploy.deploy.machine import cores
-from resdeploy.deploy.ort import first_line, session_options
+from resdeploy.deploy.ort import first_line, open_graph, session_options
 
 Batch = npt.NDArray[np.float32]
 
@@ -110,12 +110,7 @@ class _Tap:
         # Nodes in the order of their numbers. By default the branches come last, and all tensors
         # wait for them: 635 instead of 308 MiB for 8 pictures of MobileNetV2.
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-        try:
-            self._session = ort.InferenceSession(
-                tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises its own classes derived from Exception
-            raise GraphError(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
+        self._session = open_graph(tapped.SerializeToString(), "ort-cpu", options)
         self._buffers: dict[str, Batch] = {}
         self._binding = self._session.io_binding()
 

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resdeploy.calibration.methods import METHODS
 from resdeploy.deploy.commands import json_option
 from resdeploy.deploy.output import note, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from resdeploy.calibration.pipeline import QuantizeReport, Weights
-
-_METHODS = ("auto", "minmax", "moving", "percentile", "entropy", "mse")
 
 
 @click.command(
@@ -26,7 +25,7 @@ _METHODS = ("auto", "minmax", "moving", "percentile", "entropy", "mse")
     metavar="DIR",
     help="Calibration pictures: a folder, or a list of `path` or `path,class`.",
 )
-@click.option("--method", type=click.Choice(_METHODS), default="auto", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=512, show_default=True)
 @click.option(
     "--data",

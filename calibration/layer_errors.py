@@ -17,7 +17,6 @@ it is the layer with the largest share of all own noise-to-signal ratios.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
@@ -29,29 +28,14 @@ from onnx import TensorProto, helper
 
 from resdeploy.deploy.compare import decibels
 from resdeploy.deploy.errors import GraphError
-from resdeploy.deploy.ort import first_line, session_options
+from resdeploy.deploy.explain import LayerError
+from resdeploy.deploy.ort import open_graph, session_options
 
 _LAYERS = ("Conv", "Gemm", "Add")
 _FED = "__float"
 _UNSOUND_DB, _RECOVERED_DB = 5.0, 15.0
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """One layer's errors in dB (larger is better).
-
-    `excused`: it looks unsound alone, but the graph is sound there or behind. `share`: of the own
-    noise-to-signal ratios of all layers that are not excused.
-    """
-
-    name: str
-    op_type: str
-    whole_db: float
-    own_db: float
-    share: float
-    excused: bool
 
 
 def layer_errors(float_graph: Path, int8_graph: Path, inputs: Floats) -> list[LayerError]:
@@ -139,9 +123,4 @@ def _float(name: str) -> onnx.ValueInfoProto:
 
 
 def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    try:
-        return ort.InferenceSession(
-            model.SerializeToString(), session_options("int8"), providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime raises its own classes derived from Exception
-        raise GraphError(f"the graph cannot be looked into: {first_line(error)}") from error
+    return open_graph(model.SerializeToString(), "ort-cpu", session_options("int8"))

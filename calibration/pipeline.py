@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resdeploy.calibration.images import IMAGES, Pictures, choose_pictures, pictures_sha256
+from resdeploy.calibration.methods import METHODS
 from resdeploy.calibration.ranges import RangesKey, read_ranges, stale_reason
 from resdeploy.deploy.bundle import RANGES, Bundle, read_bundle
 from resdeploy.deploy.errors import CalibrationError, InputError
@@ -33,7 +34,6 @@ _HELD_SHARE, _HELD_LEAST, _HELD_MOST = 0.25, 16, 64
 REFUSED = 3
 
 Weights = Literal["int8", "float"]
-METHODS = ("auto", "minmax", "moving", "percentile", "entropy", "mse")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ import onnxruntime as ort
 from onnx import NodeProto, helper, numpy_helper
 
 from resdeploy.calibration.wiring import wire
-from resdeploy.deploy.errors import GraphError
-from resdeploy.deploy.ort import first_line, session_options
+from resdeploy.deploy.ort import open_graph, session_options
 
 Floats = npt.NDArray[np.float32]
 
@@ -87,14 +86,8 @@ class Prefix:
             )
         model = onnx.ModelProto(ir_version=self._model.ir_version, graph=graph)
         model.opset_import.extend(self._model.opset_import)
-        try:
-            return ort.InferenceSession(
-                model.SerializeToString(),
-                session_options("int8", self._threads),
-                providers=["CPUExecutionProvider"],
-            )
-        except Exception as error:  # onnxruntime raises its own classes derived from Exception
-            raise GraphError(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
+        options = session_options("int8", self._threads)
+        return open_graph(model.SerializeToString(), "ort-cpu", options)
 
     def _is_pending(self, tensor: str) -> bool:
         return any(tensor in node.input for node in self._pending)

@@ -15,6 +15,7 @@ from resdeploy.calibration.recipes import VARIANT_OF, Material
 from resdeploy.calibration.repair import Climb
 from resdeploy.calibration.statistics import GRIDS
 from resdeploy.deploy.bundle import RANGES, REPORTS, describe_file, replaced_file, write_manifest
+from resdeploy.deploy.int8_layers import REPORT
 from resdeploy.deploy.manifest import Manifest, graph_metadata
 from resdeploy.deploy.specs import Variant
 from resdeploy.export.embed import append_metadata
@@ -22,8 +23,6 @@ from resdeploy.export.graph import opset, save_graph
 
 if TYPE_CHECKING:
     from resdeploy.calibration.pipeline import Job
-
-REPORT = "int8.json"
 
 
 def ship(

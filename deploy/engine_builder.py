@@ -39,7 +39,7 @@ class BuildLog:
         """An ILogger of this library that writes here."""
         keep = self._keep
 
-        class Logger(trt.ILogger):  # type: ignore[misc]
+        class Logger(trt.ILogger):  # type: ignore[misc]  # trt is whichever module is here
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)  # pybind refuses super() here on 8.x
 
@@ -238,7 +238,7 @@ def _save_timing_cache(config: Any, request: BuildRequest) -> None:
 def _monitor(trt: Any, progress: Progress) -> Any:
     """TensorRT's progress (10.0 and later): the outer phases with their steps."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}

@@ -39,8 +39,12 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class LayerShare:
-    """One layer, as `calibration.layer_errors.LayerError` has it."""
+class LayerError:
+    """One layer's errors in dB (larger is better), as `calibration.layer_errors` measures them.
+
+    `excused`: it looks unsound alone, but the graph is sound there or behind. `share`: of the own
+    noise-to-signal ratios of all layers that are not excused.
+    """
 
     name: str
     op_type: str
@@ -55,7 +59,7 @@ class LayerExplanation:
     """The layers of one variant in graph order, and one sentence on the worst."""
 
     variant: str
-    layers: tuple[LayerShare, ...]
+    layers: tuple[LayerError, ...]
     sentence: str
 
     def to_json(self) -> dict[str, Any]:
@@ -195,8 +199,7 @@ def explain_layers(
         f"input it reaches {worst.own_db:.1f} dB ({worst.share:.0%} of all own errors); "
         f"the whole graph has {before}{worst.whole_db:.1f} dB behind it"
     )
-    layers = tuple(LayerShare(**vars(error)) for error in errors)
-    return LayerExplanation(candidate.name, layers, sentence)
+    return LayerExplanation(candidate.name, tuple(errors), sentence)
 
 
 def try_preprocessings(

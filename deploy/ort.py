@@ -58,7 +58,7 @@ class OrtSession:
         self.variant = variant
         self.threads = threads
         provider = _provider_options(backend, variant, cache)
-        self._session = _open(graph, backend, session_options(variant, threads), provider)
+        self._session = open_graph(graph, backend, session_options(variant, threads), provider)
         self.input = _spec(self._session.get_inputs()[0])
         self.output = _spec(self._session.get_outputs()[0])
 
@@ -124,7 +124,7 @@ def read_graph_manifest(path: Path) -> Manifest:
     options = session_options()
     # only read, never run: preparing it to run fast would take as long as loading it does
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _open(path, "ort-cpu", options)
+    session = open_graph(path, "ort-cpu", options)
     properties = session.get_modelmeta().custom_metadata_map
     manifest, _ = manifest_of_graph(
         properties,
@@ -162,12 +162,19 @@ def _provider_options(backend: Backend, variant: Variant, cache: Path | None) ->
     return options
 
 
-def _open(
+def open_graph(
     graph: Path | bytes,
     backend: Backend,
     options: ort.SessionOptions,
     provider_options: dict[str, str] | None = None,
 ) -> ort.InferenceSession:
+    """ONNX Runtime's own session of a graph, a file or serialized, on one provider.
+
+    Raises:
+        BundleError: no such file.
+        GraphError: ONNX Runtime cannot load the graph.
+        BackendError: the provider is not usable on this machine.
+    """
     provider = _PROVIDERS[backend]
     if provider not in ort.get_available_providers():
         raise BackendError(

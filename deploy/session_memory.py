@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -59,7 +60,8 @@ def _peak_of_one_picture(
 def main(arguments: Sequence[str]) -> None:
     """Run as the measured process; the figure is the last word on stdout."""
     path, precision, backend, threads = arguments
-    print(_peak_of_one_picture(Path(path), precision, backend, int(threads) or None))  # type: ignore[arg-type]
+    way = cast(Precision, precision), cast(Backend, backend)
+    print(_peak_of_one_picture(Path(path), *way, int(threads) or None))
 
 
 if __name__ == "__main__":

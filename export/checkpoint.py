@@ -158,7 +158,7 @@ def _load(path: Path, file_format: Format) -> tuple[Any, tuple[str, ...]]:
         from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, ()  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, ()  # noqa: SIM118  no iterator
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}): copy or download it again"

@@ -10,7 +10,7 @@ import pytest
 
 from resdeploy.deploy.errors import BackendError, BundleError, GraphError, InputError
 from resdeploy.deploy.ort import OrtSession, providers, read_graph_manifest, session_options
-from resdeploy.deploy.specs import TensorSpec
+from resdeploy.deploy.specs import TensorSpec, Variant
 
 
 @pytest.fixture
@@ -98,11 +98,13 @@ def test_graphs_that_cannot_be_loaded(graph: Path, tmp_path: Path) -> None:
 def test_int8_for_tensorrt_is_evaluated_as_written() -> None:
     """Fused, ONNX Runtime's AVX2 kernels would saturate and give other answers."""
     key = "session.disable_quant_qdq"
-    for variant, expected in [("int8", "1"), ("int8-fp16", "1")]:
-        assert session_options(variant).get_session_config_entry(key) == expected  # type: ignore[arg-type]
-    for variant in ("fp32", "fp16", "int8-cpu"):
+    as_written: tuple[Variant, ...] = ("int8", "int8-fp16")
+    for variant in as_written:
+        assert session_options(variant).get_session_config_entry(key) == "1"
+    fused: tuple[Variant, ...] = ("fp32", "fp16", "int8-cpu")
+    for variant in fused:
         with pytest.raises(RuntimeError):
-            session_options(variant).get_session_config_entry(key)  # type: ignore[arg-type]
+            session_options(variant).get_session_config_entry(key)
 
 
 def test_reading_a_manifest_from_a_graph(graph: Path) -> None:

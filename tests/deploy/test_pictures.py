@@ -319,7 +319,7 @@ def test_closing_in_order_early_abandons_the_rest() -> None:
     started: list[int] = []
     results = in_order(started.append, range(1000), threads=2)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()  # type: ignore[attr-defined]  # a generator
     count = len(started)
     assert count <= 6
     assert not [t for t in threading.enumerate() if t.name.startswith("resdeploy")]
