@@ -92,6 +92,10 @@ def main() -> None:
     console.print()
     console.print(table)
     console.print(f"{time.perf_counter() - began:.0f} s; the bundle is {BUNDLE}")
+    activate = Path(sys.prefix, "bin", "activate")
+    if shutil.which("resdeploy") is None and activate.is_file():
+        command = f"source {os.path.relpath(activate)}"
+        console.print(f"to go on: {command}; resdeploy verify {BUNDLE}", soft_wrap=True)
 
 
 if __name__ == "__main__":
