@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test quick check clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -17,11 +17,30 @@ demo: $(VENV)/.demo-installed  ## export a small trained network, predict with i
 test: $(VENV)/.dev-installed  ## run the tests; ARGS="-k fold" is handed to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
+quick: $(VENV)/.dev-installed  ## the tests without slow ones and without ../shared
+	@$(BIN)/python -m pytest -m "not slow and not realdata" $(ARGS)
+
+# What nobody tried yet: the seed is the day's. A schedule starts it with the seconds that a night has.
+SEED ?= $(shell date +%Y%m%d)
+SECONDS_EACH ?= 1800
+.PHONY: robustness
+robustness: $(VENV)/.dev-installed  ## attack every class with the day's seed, SECONDS_EACH=1800 each
+	@ROBUSTNESS_SECONDS=$(SECONDS_EACH) ROBUSTNESS_SEED=$(SEED) \
+	    $(BIN)/python -m pytest tests/robustness $(ARGS)
+
 check: $(VENV)/.dev-installed  ## ruff, ruff format, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: docs
+docs: $(VENV)/.dev-installed  ## build the documentation as a site in build/site; fails on a broken link
+	@$(BIN)/mkdocs build --quiet --strict
+
+.PHONY: links
+links: $(VENV)/.dev-installed  ## ask every web address in the pages whether it is there
+	@$(BIN)/python examples/check_links.py
 
 clean:  ## remove .venv, what the demo wrote, and every cache
 	rm -rf $(VENV) demo-output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \

@@ -1,12 +1,12 @@
 """What collecting activation ranges costs, over a plain float pass and beside onnxruntime.
 
-    python benchmarks/calibration.py BUNDLE PICTURES [--images 256] [--peer-images 128]
+    python benchmarks/calibration.py BUNDLE FOLDER [--images 256] [--peer-images 128]
                                      [--rounds 3] [--threads 2] [--json FILE]
 
-The same decoded pictures at the same batch, in turns: a plain pass of fp32.onnx, and for every
+The same decoded images at the same batch, in turns: a plain pass of fp32.onnx, and for every
 method a pass that ends with the ranges of all tensors of both plans (TensorRT and CPU). Then
-onnxruntime's own calibrators over `--peer-images` pictures next to ours, decoding left out for
-both. Last, the peak memory of `resdeploy`'s collecting at 64 and at 1024 pictures, decoding
+onnxruntime's own calibrators over `--peer-images` images next to ours, decoding left out for
+both. Last, the peak memory of `resdeploy`'s collecting at 64 and at 1024 images, decoding
 included, each in a process of its own.
 """
 
@@ -25,20 +25,20 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from peer_reader import PeerReader
 from timing import interleaved, medians, parsed_and_pinned, show, write_json
 
-from resdeploy.calibration.collect import collect
-from resdeploy.calibration.images import choose_pictures, read_batches
-from resdeploy.calibration.observers import Extremes, Histogram
-from resdeploy.calibration.plan import plan
-from resdeploy.calibration.range_choice import METHODS, choose_range, min_max, moving_min_max
-from resdeploy.calibration.ranges import Grid, Range
-from resdeploy.deploy.bundle import read_bundle
+from resdeploy.calibration.graph.placement import plan
+from resdeploy.calibration.observe.collect import collect
+from resdeploy.calibration.observe.images import choose_images, read_batches
+from resdeploy.calibration.ranges.methods import METHODS, choose_range, min_max, moving_min_max
+from resdeploy.calibration.ranges.observers import Extremes, Histogram
+from resdeploy.calibration.ranges.ranges import Range
+from resdeploy.deploy.bundle.bundle import read_bundle
+from resdeploy.deploy.images.files import find_images
 from resdeploy.deploy.machine import peak_memory_bytes
-from resdeploy.deploy.ort import session_options
-from resdeploy.deploy.pictures import find_pictures
+from resdeploy.deploy.ort import open_graph, session_options
+from resdeploy.deploy.targets import TARGETS, Grid
 
 _BATCH = 8  # as `resdeploy quantize` has it
 _EXTREMES_ONLY: dict[str, Callable[[Extremes], Range]] = {
@@ -51,8 +51,8 @@ Batches = list[np.ndarray]
 
 def tensors_of(model: onnx.ModelProto) -> list[str]:
     """Every tensor that the TensorRT or the CPU graph quantizes."""
-    both = (*plan(model).activations, *plan(model, target="cpu").activations)
-    return list(dict.fromkeys(both))
+    plans = [plan(model, target=target) for target in TARGETS]
+    return list(dict.fromkeys(tensor for p in plans for tensor in p.activations))
 
 
 def calibrate(
@@ -64,7 +64,7 @@ def calibrate(
         collect(model, batches, {t: [e] for t, e in extremes.items()}, threads=threads)
         return {tensor: (_EXTREMES_ONLY[method](e),) for tensor, e in extremes.items()}
     histograms = {tensor: Histogram() for tensor in tensors_of(model)}
-    collect(model, batches, {t: [h] for t, h in histograms.items()}, threads=threads)
+    collect(model, batches, {t: h.parts for t, h in histograms.items()}, threads=threads)
     # the other methods give both grids the same range
     grids: tuple[Grid, ...] = ("int8", "uint8") if method == "mse" else ("int8",)
     return {
@@ -74,9 +74,7 @@ def calibrate(
 
 
 def plain_pass(model: onnx.ModelProto, batches: Batches, threads: int) -> None:
-    session = ort.InferenceSession(
-        model.SerializeToString(), session_options(threads=threads), ["CPUExecutionProvider"]
-    )
+    session = open_graph(model.SerializeToString(), "ort-cpu", session_options(threads=threads))
     for batch in batches:
         session.run(None, {"input": batch})
 
@@ -97,90 +95,101 @@ def peer_calibrate(graph: Path, batches: Batches, method: str) -> None:
         calibrator.compute_data()
 
 
-def peak_mib(bundle: Path, pictures: Path, images: int, threads: int) -> float:
-    """Peak resident memory of collecting histograms over `images` pictures, decoding included."""
+def peak_mib(bundle: Path, images: Path, count: int, threads: int) -> float:
+    """Peak resident memory of collecting histograms over `count` images, decoding included."""
     manifest = read_bundle(bundle).manifest
-    paths = list(islice(cycle(find_pictures([pictures])), images))
+    paths = list(islice(cycle(find_images([images])), count))
     batches: Iterator[np.ndarray] = read_batches(paths, manifest.preprocess, batch=_BATCH)
     calibrate(onnx.load(bundle / "fp32.onnx"), batches, "mse", threads)
     return peak_memory_bytes() / 2**20
 
 
-def peaks(bundle: Path, pictures: Path, threads: int) -> dict[str, float]:
+def peaks(bundle: Path, images: Path, threads: int) -> dict[str, float]:
     found = {}
-    for images in (64, 1024):
+    for count in (64, 1024):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found[str(images)] = pool.submit(peak_mib, bundle, pictures, images, threads).result()
+            found[str(count)] = pool.submit(peak_mib, bundle, images, count, threads).result()
     return found
+
+
+def collecting(
+    model: onnx.ModelProto, batches: Batches, rounds: int, threads: int
+) -> dict[str, list[float]]:
+    """Seconds of every round: "plain" for the float pass, and each method by its name."""
+    actions: dict[str, Callable[[], object]] = {
+        "plain": partial(plain_pass, model, batches, threads),
+        **{method: partial(calibrate, model, batches, method, threads) for method in METHODS},
+    }
+    return interleaved(actions, rounds)
+
+
+def beside_peers(graph: Path, batches: Batches, threads: int) -> dict[str, float]:
+    """Seconds of one run of each calibrator, ours and onnxruntime's."""
+    model = onnx.load(graph)
+    runs: dict[str, Callable[[], object]] = {
+        "resdeploy entropy": partial(calibrate, model, batches, "entropy", threads),
+        "resdeploy percentile": partial(calibrate, model, batches, "percentile", threads),
+        "onnxruntime Entropy": partial(peer_calibrate, graph, batches, "Entropy"),
+        "onnxruntime Percentile": partial(peer_calibrate, graph, batches, "Percentile"),
+    }
+    seconds = {}
+    for name, run in runs.items():
+        began = time.perf_counter()
+        run()
+        seconds[name] = time.perf_counter() - began
+    return seconds
+
+
+def show_tables(figures: dict[str, Any], different: int, tensors: int, rounds: int) -> None:
+    middle = medians(figures["seconds"])
+    show(
+        f"{figures['images']} images ({different} different), batch {_BATCH}, "
+        f"{figures['threads']} threads, {tensors} tensors, medians of {rounds}",
+        ("collecting", "seconds", "over plain"),
+        [[n, f"{s:.2f}", f"{s / middle['plain']:.2f}"] for n, s in middle.items()],
+    )
+    show(
+        f"{figures['peer_images']} images, decoding left out",
+        ("calibrator", "seconds"),
+        [[name, f"{seconds:.2f}"] for name, seconds in figures["peer_seconds"].items()],
+    )
+    show(
+        "collecting with decoding, a process each",
+        ("images", "peak MiB"),
+        [[images, f"{mib:.0f}"] for images, mib in figures["peak_mib"].items()],
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--peer-images", type=int, default=128)
     options = parsed_and_pinned(parser, rounds=3)
-    threads = options.threads
 
     graph = options.bundle / "fp32.onnx"
     model = onnx.load(graph)
-    found = choose_pictures(options.pictures, images=options.images).paths
-    paths = list(islice(cycle(found), options.images))
+    paths = list(
+        islice(cycle(choose_images(options.folder, images=options.images).paths), options.images)
+    )
     preprocess = read_bundle(options.bundle).manifest.preprocess
     batches = list(read_batches(paths, preprocess, batch=_BATCH))
-
-    actions: dict[str, Callable[[], object]] = {
-        "plain": partial(plain_pass, model, batches, threads),
-        **{method: partial(calibrate, model, batches, method, threads) for method in METHODS},
-    }
-    taken = interleaved(actions, options.rounds)
-    middle = medians(taken)
-    ratios = {method: middle[method] / middle["plain"] for method in METHODS}
-
     few = batches[: -(-options.peer_images // _BATCH)]
-    peers: dict[str, float] = {}
-    runs: dict[str, Callable[[], object]] = {
-        "resdeploy entropy": partial(calibrate, model, few, "entropy", threads),
-        "resdeploy percentile": partial(calibrate, model, few, "percentile", threads),
-        "onnxruntime Entropy": partial(peer_calibrate, graph, few, "Entropy"),
-        "onnxruntime Percentile": partial(peer_calibrate, graph, few, "Percentile"),
+    seconds = collecting(model, batches, options.rounds, options.threads)
+    middle = medians(seconds)
+    figures = {
+        "images": options.images,
+        "batch": _BATCH,
+        "threads": options.threads,
+        "seconds": seconds,
+        "over_plain": {method: middle[method] / middle["plain"] for method in METHODS},
+        "peer_images": options.peer_images,
+        "peer_seconds": beside_peers(graph, few, options.threads),
+        "peak_mib": peaks(options.bundle, options.folder, options.threads),
     }
-    for name, run in runs.items():
-        began = time.perf_counter()
-        run()
-        peers[name] = time.perf_counter() - began
-    memory = peaks(options.bundle, options.pictures, threads)
-
-    show(
-        f"{options.images} pictures ({len(set(paths))} different), batch {_BATCH}, "
-        f"{threads} threads, {len(tensors_of(model))} tensors, medians of {options.rounds}",
-        ("collecting", "seconds", "over plain"),
-        [[n, f"{s:.2f}", f"{s / middle['plain']:.2f}"] for n, s in middle.items()],
-    )
-    show(
-        f"{options.peer_images} pictures, decoding left out",
-        ("calibrator", "seconds"),
-        [[name, f"{seconds:.2f}"] for name, seconds in peers.items()],
-    )
-    show(
-        "collecting with decoding, a process each",
-        ("pictures", "peak MiB"),
-        [[images, f"{mib:.0f}"] for images, mib in memory.items()],
-    )
-    write_json(
-        options.json,
-        {
-            "images": options.images,
-            "batch": _BATCH,
-            "threads": threads,
-            "seconds": taken,
-            "over_plain": ratios,
-            "peer_images": options.peer_images,
-            "peer_seconds": peers,
-            "peak_mib": memory,
-        },
-    )
+    show_tables(figures, len(set(paths)), len(tensors_of(model)), options.rounds)
+    write_json(options.json, figures)
 
 
 if __name__ == "__main__":

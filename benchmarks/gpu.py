@@ -16,18 +16,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from numpy.typing import NDArray
 from timing import interleaved, medians, show, write_json
 
+from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.bundle.model import open_model
 from resdeploy.deploy.cuda import cuda_problem, device
-from resdeploy.deploy.engine import build_engine
+from resdeploy.deploy.engine.build import build_engine
+from resdeploy.deploy.engine.flavor import FLAVORS, is_installed
 from resdeploy.deploy.errors import ResdeployError
-from resdeploy.deploy.flavor import FLAVORS, is_installed
-from resdeploy.deploy.session import Session, open_model, open_session
+from resdeploy.deploy.inference.open import open_session
+from resdeploy.deploy.session import Session
 from resdeploy.deploy.specs import Backend, Precision
 from resdeploy.export.pipeline import ExportOptions, export_checkpoint
 
-Run = Callable[[NDArray[np.float32]], object]
+Run = Callable[[Float32s], object]
 
 
 def main() -> None:
@@ -53,8 +55,8 @@ def main() -> None:
 
 
 def _measure(family: str, runs: dict[str, Run], batch: int, seconds: float) -> dict[str, float]:
-    pictures = np.random.default_rng(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)
-    actions = {name: _repeat(run, pictures) for name, run in runs.items()}
+    images = np.random.default_rng(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)
+    actions = {name: _repeat(run, images) for name, run in runs.items()}
     for action in actions.values():
         action()
         action()  # compiles, records graphs, chooses algorithms
@@ -67,12 +69,12 @@ def _measure(family: str, runs: dict[str, Run], batch: int, seconds: float) -> d
         (name, f"{ms:.2f}", f"{1e3 * batch / ms:.0f}", f"{figures['torch eager'] / ms:.2f}")
         for name, ms in figures.items()
     ]
-    show(f"{family}, batch {batch}", ("", "ms", "pictures/s", "× eager"), rows)
+    show(f"{family}, batch {batch}", ("", "ms", "images/s", "× eager"), rows)
     return figures
 
 
-def _repeat(run: Run, pictures: NDArray[np.float32]) -> Callable[[], object]:
-    return lambda: run(pictures)
+def _repeat(run: Run, images: Float32s) -> Callable[[], object]:
+    return lambda: run(images)
 
 
 def _runs(family: str, folder: Path, stack: ExitStack) -> Iterator[tuple[str, Run]]:
@@ -105,9 +107,9 @@ def _open(bundle: Path, precision: Precision, backend: Backend) -> Session:
 
 
 def _torch_run(module: Callable[[torch.Tensor], torch.Tensor], *, half: bool = False) -> Run:
-    def run(pictures: NDArray[np.float32]) -> object:
+    def run(images: Float32s) -> object:
         with torch.inference_mode(), torch.autocast("cuda", enabled=half):
-            return module(torch.from_numpy(pictures).cuda()).float().cpu().numpy()
+            return module(torch.from_numpy(images).cuda()).float().cpu().numpy()
 
     return run
 

@@ -1,6 +1,6 @@
 """What a user waits for and what it needs: `resdeploy --help` in seconds, predicting in MiB.
 
-    python benchmarks/startup.py BUNDLE PICTURES [--rounds 15] [--json FILE]
+    python benchmarks/startup.py BUNDLE IMAGES [--rounds 15] [--json FILE]
 
 Peak memory is the largest resident set of a `resdeploy predict` process on ONNX Runtime's CPU
 backend, as the kernel counts it. This process imports little: a child begins as its copy.
@@ -30,12 +30,12 @@ def peak_mib(words: list[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    predict = [_RESDEPLOY, "predict", str(options.bundle), str(options.pictures)]
+    predict = [_RESDEPLOY, "predict", str(options.bundle), str(options.images)]
     predict += ["--backend", "ort-cpu", "--json"]
     peaks = {f"predict --batch {n}": peak_mib([*predict, "--batch", str(n)]) for n in (1, 8)}
     help_ = {"--help": lambda: subprocess.run([_RESDEPLOY, "--help"], capture_output=True)}

@@ -2,9 +2,9 @@
 
     python benchmarks/verify.py BUNDLE DATA [--threads 2] [--rounds 3] [--json FILE]
 
-BUNDLE holds fp32, fp16 and int8 graphs; DATA labelled pictures. In turns: the whole of `verify`
-(four variants and the reference on the pictures, recorded answers, bootstrap intervals, tests,
-gates), and its parts in the same order of scheduling: every picture decoded and preprocessed once,
+BUNDLE holds fp32, fp16 and int8 graphs; DATA labelled images. In turns: the whole of `verify`
+(four variants and the reference on the images, recorded answers, bootstrap intervals, tests,
+gates), and its parts in the same order of scheduling: every image decoded and preprocessed once,
 and every variant run over the tensors, one batch to a thread. The parts are timed one after the
 other, each with all cores at work, and summed.
 """
@@ -20,19 +20,20 @@ from pathlib import Path
 import numpy as np
 from timing import interleaved, medians, parsed_and_pinned, show, write_json
 
-from resdeploy.deploy.candidates import open_candidates
-from resdeploy.deploy.evaluation import read_data
-from resdeploy.deploy.pictures import read_input
-from resdeploy.deploy.session import Session, open_model
+from resdeploy.deploy.bundle.model import open_model
+from resdeploy.deploy.images.dataset import read_data
+from resdeploy.deploy.images.files import read_input
+from resdeploy.deploy.session import Session
 from resdeploy.deploy.specs import Precision
-from resdeploy.deploy.verification import verify
+from resdeploy.deploy.verification.candidates import open_candidates
+from resdeploy.deploy.verification.verify import verify
 
 _BATCH = 8
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 def parts(bundle: Path, data: Path, threads: int) -> dict[str, float]:
-    """Seconds of decoding all pictures, and of every variant's inference, on all cores."""
+    """Seconds of decoding all images, and of every variant's inference, on all cores."""
     model = open_model(bundle)
     paths = read_data(data, model.manifest.labels).paths
     preprocess = model.manifest.preprocess
@@ -62,6 +63,7 @@ def _infer(session: Session, tensors: np.ndarray, start: int) -> None:
 
 
 def main() -> None:
+    """Time `verify` and its parts in turns, and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)

@@ -1,4 +1,4 @@
-"""From the float graph of a bundle and some pictures to INT8 graphs for every target.
+"""From the float graph of a bundle and some images to INT8 graphs for every target.
 
     from resdeploy.calibration import quantize
     quantize(Path("resnext50.bundle"), Path("photos/calib"))
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from resdeploy.deploy.optional import lazy_names
 
 if TYPE_CHECKING:
-    from resdeploy.calibration.pipeline import QuantizeReport as QuantizeReport
+    from resdeploy.calibration.job import QuantizeReport as QuantizeReport
+    from resdeploy.calibration.layerwise import layer_errors as layer_errors
     from resdeploy.calibration.pipeline import quantize as quantize
 
-_HOMES = {"QuantizeReport": "pipeline", "quantize": "pipeline"}
+_HOMES = {"QuantizeReport": "job", "layer_errors": "layerwise", "quantize": "pipeline"}
 
-__all__ = ["QuantizeReport", "quantize"]
+__all__ = ["QuantizeReport", "layer_errors", "quantize"]
 
 __getattr__ = lazy_names(__name__, _HOMES)
 

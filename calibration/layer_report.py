@@ -1,6 +1,6 @@
 """Tells, layer by layer, how an INT8 graph holds a layer's input and what it does to its output.
 
-The rows are made once, when the graph is (they need onnx, onnxruntime and pictures), and stored
+The rows are made once, when the graph is (they need onnx, onnxruntime and images), and stored
 with the bundle, where `resdeploy inspect` finds them on any machine.
 """
 
@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import NodeProto, numpy_helper
 
-from resdeploy.calibration.layer_errors import layer_errors
-from resdeploy.calibration.wiring import Wiring, wire
+from resdeploy.calibration.graph.topology import Wiring, wire
+from resdeploy.calibration.layerwise import layer_errors
+from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.targets import INT8_VARIANTS
 
-# Errors of whole layers settle within a few pictures.
-_PICTURES = 8
+# Errors of whole layers settle within a few images.
+_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,7 @@ class LayerRow:
     share: float
 
 
-def layer_rows(
-    float_graph: Path, int8_graph: Path, inputs: npt.NDArray[np.float32]
-) -> list[LayerRow]:
+def layer_rows(float_graph: Path, int8_graph: Path, inputs: Float32s) -> list[LayerRow]:
     """The layers of an INT8 graph in order, measured on `inputs` (N, 3, H, W).
 
     Raises:
@@ -76,18 +75,18 @@ def layer_rows(
 
 
 def measured_layers(
-    bundle: Path, variants: Collection[str], inputs: npt.NDArray[np.float32]
+    bundle: Path, variants: Collection[str], inputs: Float32s
 ) -> dict[str, list[dict[str, Any]]]:
     """Variant → rows as plain values, for the two grids a bundle has, on a few of `inputs`.
 
-    `int8-fp16` has the integers of `int8` and is left out.
+    int8-fp16 has the integers of int8 and is left out.
     """
-    few = inputs[:_PICTURES]
+    few = inputs[:_IMAGES]
     return {
         name: [
             asdict(row) for row in layer_rows(bundle / "fp32.onnx", bundle / f"{name}.onnx", few)
         ]
-        for name in ("int8", "int8-cpu")
+        for name in INT8_VARIANTS
         if name in variants
     }
 

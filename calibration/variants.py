@@ -1,227 +1,255 @@
-"""Makes the INT8 variants of a bundle and decides which of them may ship."""
+"""Makes the INT8 variants of a bundle and decides which of them are published."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
-from resdeploy.calibration.budget import Budget
-from resdeploy.calibration.equalize import equalize
-from resdeploy.calibration.images import Reading, read_batches
-from resdeploy.calibration.layers import with_biases
-from resdeploy.calibration.pipeline import QuantizeReport
-from resdeploy.calibration.plan import PlanTarget
-from resdeploy.calibration.recipes import VARIANT_OF, Material
-from resdeploy.calibration.repair import Climb, Step, climb, with_shares
-from resdeploy.calibration.sensitivity import logits
-from resdeploy.calibration.shipping import ship
-from resdeploy.calibration.statistics import GRIDS, Statistics, gather
-from resdeploy.calibration.wiring import check_quantizable
-from resdeploy.deploy.accuracy import Accuracy, measure
+from resdeploy.calibration.accuracy import (
+    MeasuredGraphs,
+    measure_graphs,
+    promised_figures,
+)
+from resdeploy.calibration.graph.layers import with_biases
+from resdeploy.calibration.graph.topology import check_quantizable
+from resdeploy.calibration.job import Job, QuantizeReport
+from resdeploy.calibration.observe.familiarity import familiarity
+from resdeploy.calibration.observe.gather import BATCH, Observations, about_trained, gather
+from resdeploy.calibration.observe.gather_spread import gather_spread
+from resdeploy.calibration.observe.images import DecodedImages, Reading, read_batches
+from resdeploy.calibration.publish import Outcome, publish
+from resdeploy.calibration.reference import about_reference, better_reference
+from resdeploy.calibration.repair.budget import Budget
+from resdeploy.calibration.repair.by_labels import refusal, repair_by_labels
+from resdeploy.calibration.repair.ladder import (
+    RepairState,
+    first_draft,
+    repair_variant,
+    with_shares,
+)
+from resdeploy.calibration.repair.recipes import FIRST_METHOD, DraftCache, Measurements
+from resdeploy.calibration.repair.run import logits
+from resdeploy.calibration.summary import summary
+from resdeploy.calibration.weights.equalize import equalize
+from resdeploy.calibration.without_images import (
+    observe_without_images,
+    synthetic_batches,
+)
+from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.bundle.reference import Reference
 from resdeploy.deploy.errors import GraphError
-from resdeploy.deploy.evaluation import Pictures as Data
-from resdeploy.deploy.evaluation import evaluate
 from resdeploy.deploy.machine import cores
-from resdeploy.deploy.ort import OrtSession
-from resdeploy.deploy.session import Session
 from resdeploy.deploy.specs import Variant
-from resdeploy.export.graph import load_graph
+from resdeploy.deploy.system.memory import return_freed_memory
+from resdeploy.deploy.targets import CPU, TARGETS, TENSORRT, Target
+from resdeploy.deploy.verification.accuracy import Accuracy
+from resdeploy.export.graph.onnx_file import load_graph
 
-if TYPE_CHECKING:
-    from resdeploy.calibration.pipeline import Job
+# What the sequential fit may keep in memory, and the images it is content with.
+_FITTING_BYTES, _FITTING_MOST, _FITTING_LEAST = 192 << 20, 64, 16
+# Synthetic images that judge where there are no others.
+_JUDGED = 32
+# A value of the largest tensor, on both sides: a half and an integer.
+_BYTES_PER_VALUE = 3
 
-_BATCH = 8
-# What `absorb` may keep in memory, and the pictures it is content with.
-_FITTING_BYTES, _FITTING_MOST, _FITTING_LEAST = 1 << 30, 64, 16
-# Tensors of the largest size that lie in memory per picture: both sides of one, and its result.
-_LIVE_TENSORS = 3
-# Where labels are known and too many answers are lost, the aim rises in such steps, so often.
-_RAISE_DB, _RAISES = 3.0, 3
-# Then one layer in so many may be left float.
-_FLOAT_SHARE = 5
-
-Floats = npt.NDArray[np.float32]
+States = Mapping[Target, RepairState]
 
 
-def make_variants(job: "Job", notes: list[str], started: float) -> QuantizeReport:
+def make_variants(job: Job, notes: list[str], started: float) -> QuantizeReport:
     """Run the whole job; see `pipeline.quantize`."""
     model = load_graph(job.graph)
     check_quantizable(model)
     reading = Reading()
-    material = _material(job, with_biases(model), reading)
-    budget = Budget().by_labels() if job.labelled else Budget()
-    climbs = {
-        target: climb(material, target, budget, method=job.method, repair=job.repair)
-        for target in GRIDS
-    }
-    graphs, left_out = _graphs(job, climbs)
-    accuracy = _accuracy(job, graphs)
-    if job.repair and _climb_on(job, material, climbs, accuracy):
-        graphs, left_out = _graphs(job, climbs)
-        accuracy = _accuracy(job, graphs)
-    notes = [*notes, *reading.notes(), *left_out]
-    refused = _refused(job, material, climbs, accuracy)
-    figures = {name: found.to_json() for name, found in accuracy.items()}
-    steps = [_step(step) for climb in climbs.values() for step in climb.steps]
+    measurements, cache = _measurements(job, with_biases(model), reading), DraftCache()
+    states = {target: _state(job, measurements, cache, target) for target in TARGETS}
+    return_freed_memory()
+    held = Reference(np.concatenate(measurements.held), measurements.expected)
+    measure = partial(measure_graphs, job, held=held)
+    graphs, left_out = _graphs(job, states)
+    found = measure(graphs)
+    repaired = _repaired_by_labels(job, measurements, cache, states, found.accuracy, measure)
+    if any(repaired[target].recipe != states[target].recipe for target in TARGETS):
+        graphs, left_out = _graphs(job, repaired)
+        found = measure(graphs)
+    states, refused = _refused(job, measurements, repaired, found.accuracy)
+    reference = better_reference(job, held)
+    notes = [*notes, *_about_observed(job, measurements.observed), *reading.notes(), *left_out]
+    notes += about_reference(reference)
     calibration = {
-        **_summary(job, climbs),
+        **summary(job, measurements, states, found),
         "seconds": round(time.monotonic() - started, 1),
         "notes": notes,
         "refused": refused,
-        "repairs": steps,
-        "accuracy": figures,
     }
-    kept = {name: g for name, g in graphs.items() if job.force or name not in refused}
+    kept = {name: g for name, g in graphs.items() if job.options.force or name not in refused}
+    job.progress("measuring on the recorded inputs", 0, 0)
+    promised = promised_figures(job, kept, found.accuracy, reference)
+    outcome = Outcome(measurements, states, kept, calibration, promised, reference)
     return QuantizeReport(
         bundle=job.bundle.path,
-        manifest=ship(job, material, climbs, kept, calibration),
+        manifest=publish(job, outcome),
         calibration=calibration,
-        repairs=tuple(steps),
-        accuracy=figures,
+        repairs=tuple(calibration["repairs"]),
+        accuracy=calibration["accuracy"],
         refused=refused,
         notes=tuple(notes),
-        forced=job.force,
+        forced=job.options.force,
     )
 
 
-def _material(job: "Job", model: onnx.ModelProto, reading: Reading) -> Material:
-    """Measure the float graph, and set pictures aside to judge by and to fit to."""
+def _about_observed(job: Job, observed: Observations) -> list[str]:
+    found = None if job.without_images else familiarity(observed, job.statistics)
+    unfamiliar = [found.remark()] if found is not None and found.unfamiliar else []
+    return [*about_trained(observed), *unfamiliar]
+
+
+def _measurements(job: Job, model: onnx.ModelProto, reading: Reading) -> Measurements:
+    """Measure the float graph, and set images aside to judge by and to fit to."""
+    if job.without_images:
+        return _measurements_without_images(job, model)
     threads = cores()
     preprocess = job.bundle.manifest.preprocess
-    first_pass = [reading]
+    images = DecodedImages(preprocess)
+    batches = partial(read_batches, job.calibrate.paths, images, batch=BATCH, threads=threads)
 
-    def pictures() -> Iterator[Floats]:
-        noted = first_pass.pop() if first_pass else Reading()
-        return read_batches(
-            job.calibrate.paths, preprocess, batch=_BATCH, threads=threads, reading=noted
+    def observed(graph: onnx.ModelProto) -> Observations:
+        if job.calibrate.workers is not None:
+            return gather_spread(
+                graph, job.calibrate, preprocess, reading=reading, seed=job.options.seed,
+                progress=job.progress,
+            )  # fmt: skip
+        return gather(
+            graph,
+            partial(batches, reading=reading),
+            len(job.calibrate.paths),
+            threads=threads,
+            seed=job.options.seed,
+            progress=job.progress,
         )
 
-    def measured(graph: onnx.ModelProto) -> Statistics:
-        total = len(job.calibrate.paths)
-        return gather(graph, pictures, total, threads=threads, seed=job.seed, progress=job.progress)
-
-    known = {False: measured(model)}
-
-    def statistics(equalized: bool) -> Statistics:
-        if equalized not in known:
-            known[equalized] = measured(equalize(model, known[False].peaks))
-        return known[equalized]
-
-    held = list(read_batches(job.held.paths, preprocess, batch=_BATCH, threads=threads))
-    return Material(
-        measure=statistics,
+    plain = replace(observed(model), trained=job.trained)
+    job.progress("reading images to judge by", 0, 0)
+    held = list(read_batches(job.held.paths, images, batch=BATCH, threads=threads))
+    return Measurements(
+        observed=plain,
+        observe_equalized=lambda: observed(equalize(model, plain.peaks)),
         held=held,
         expected=logits(model.SerializeToString(), "fp32", held, threads),
-        fitting=_first(pictures(), _fitting_pictures(known[False])),
+        fitting=list(_first(batches(), _fitting_images(plain))),
         threads=threads,
-        seed=job.seed,
+        seed=job.options.seed,
         progress=job.progress,
+        maps=tuple(feature.tensor for feature in job.bundle.manifest.features),
     )
 
 
-def _fitting_pictures(statistics: Statistics) -> int:
-    largest = 4 * _LIVE_TENSORS * max(statistics.sizes.values())
+def _measurements_without_images(job: Job, model: onnx.ModelProto) -> Measurements:
+    """By batch-norm statistics alone; free repairs are judged on synthetic images."""
+    threads, preprocess, seed = cores(), job.bundle.manifest.preprocess, job.options.seed
+    observed = observe_without_images(
+        model,
+        preprocess,
+        job.statistics,
+        threads=threads,
+        seed=seed,
+        progress=job.progress,
+    )
+    held = synthetic_batches(preprocess, seed=seed + 1)[: _JUDGED // BATCH]
+    return Measurements(
+        observed=replace(observed, trained=job.trained),
+        observe_equalized=lambda: observed,  # never asked for: equalizing is for images to judge
+        held=held,
+        expected=logits(model.SerializeToString(), "fp32", held, threads),
+        fitting=(),
+        threads=threads,
+        seed=seed,
+        progress=job.progress,
+        maps=tuple(feature.tensor for feature in job.bundle.manifest.features),
+    )
+
+
+def _fitting_images(observed: Observations) -> int:
+    largest = _BYTES_PER_VALUE * max(observed.sizes.values())
     return min(_FITTING_MOST, max(_FITTING_LEAST, _FITTING_BYTES // largest))
 
 
-def _first(batches: Iterable[Floats], pictures: int) -> list[Floats]:
-    taken: list[Floats] = []
+def _first(batches: Iterable[Float32s], images: int) -> Iterator[Float32s]:
+    """Whole batches until there are so many images."""
+    count = 0
     for batch in batches:
-        if sum(map(len, taken)) >= pictures:
+        yield batch
+        count += len(batch)
+        if count >= images:
             break
-        taken.append(batch)
-    return taken
 
 
-def _climb_on(
-    job: "Job",
-    material: Material,
-    climbs: dict[PlanTarget, Climb],
+def _state(job: Job, measurements: Measurements, cache: DraftCache, target: Target) -> RepairState:
+    """The variant of a target after the repairs that need no labels."""
+    return_freed_memory()
+    budget = Budget().by_labels() if job.labelled else Budget()
+    budget = budget if job.trained is None else budget.as_trained()
+    budget = budget.without_images() if job.without_images else budget
+    asked = job.options.method
+    others = asked == "auto" and not job.without_images
+    state = first_draft(measurements, cache, target, FIRST_METHOD if asked == "auto" else asked)
+    if job.options.repair:
+        state = repair_variant(measurements, cache, state, budget, other_ranges=others)
+    return state if budget.refuses(state.score) is None else with_shares(measurements, state)
+
+
+def _repaired_by_labels(
+    job: Job,
+    measurements: Measurements,
+    cache: DraftCache,
+    states: States,
     accuracy: Mapping[str, Accuracy],
-) -> bool:
-    """Where labels tell of too large a drop, aim higher and climb on; whether anything changed."""
-    changed = False
-    for target, here in climbs.items():
-        variant = VARIANT_OF[target]
-        found = accuracy[variant]
-        for _ in range(_RAISES):
-            if found.counts is None or found.counts.drop <= job.max_drop:
-                break
-            aim = here.score.sqnr_db + _RAISE_DB
-            most = len(here.draft.layers) // _FLOAT_SHARE
-            budget = Budget(aim_sqnr_db=aim, aim_sqnr_free_db=aim, most_float=most)
-            after = climb(material, target, budget, method=job.method, start=here)
-            climbs[target] = after
-            if after.recipe == here.recipe:
-                break
-            here, changed = after, True
-            found = _accuracy(job, {variant: here.draft.graph()})[variant]
-    return changed
+    measure: Callable[[Mapping[Variant, onnx.ModelProto]], MeasuredGraphs],
+) -> dict[Target, RepairState]:
+    """The states after the repairs that labels ask for; without labels, or repairs, as they are."""
+    if not (job.options.repair and job.labelled) or job.without_images:
+        return dict(states)
+
+    def measured(state: RepairState) -> Accuracy:
+        variant = state.draft.target.variant
+        return measure({variant: state.draft.graph()}).accuracy[variant]
+
+    return {
+        target: repair_by_labels(
+            measurements,
+            cache,
+            state,
+            accuracy[target.variant],
+            max_drop=job.max_drop,
+            measure=measured,
+            other_ranges=job.options.method == "auto",
+        )
+        for target, state in states.items()
+    }
 
 
 def _refused(
-    job: "Job",
-    material: Material,
-    climbs: dict[PlanTarget, Climb],
-    accuracy: Mapping[str, Accuracy],
-) -> dict[str, str]:
-    """Variant → why it may not ship, and which layers did it."""
-    refused: dict[str, str] = {}
-    for target, here in climbs.items():
-        variant = VARIANT_OF[target]
-        reason = _refusal(job, here, accuracy[variant])
+    job: Job, measurements: Measurements, states: States, accuracy: Mapping[str, Accuracy]
+) -> tuple[dict[Target, RepairState], dict[str, str]]:
+    """The states, and variant → why it is not published and which layers did it."""
+    known, refused = dict(states), dict[str, str]()
+    for target, state in states.items():
+        reason = refusal(state.score, accuracy[target.variant], job.max_drop, Budget())
         if reason is not None:
-            climbs[target] = with_shares(material, here)
-            worst = ", ".join(climbs[target].worst)
-            refused[variant] = f"{reason}; most of the error comes from {worst}"
-    if "int8" in refused and "int8-fp16" in accuracy:
-        refused["int8-fp16"] = refused["int8"]
-    return refused
+            known[target] = with_shares(measurements, state)
+            worst = ", ".join(known[target].worst)
+            sentence = f"{reason}; most of the error comes from {worst}"
+            refused |= {name: sentence for name in target.variants if name in accuracy}
+    return known, refused
 
 
-def _refusal(job: "Job", here: Climb, found: Accuracy) -> str | None:
-    """With labels they decide, and chance is given its due; without, the budget does."""
-    if found.counts is None or found.drop_ci95 is None:
-        return Budget().refuses(here.score)
-    if found.drop_ci95.low <= job.max_drop:
-        return None
-    return (
-        f"top-1 drops by {found.counts.drop:.2f} points on {found.images} pictures "
-        f"(95 % interval from {found.drop_ci95.low:.2f}), more than {job.max_drop:g}"
-    )
-
-
-def _accuracy(job: "Job", graphs: Mapping[Variant, onnx.ModelProto]) -> dict[str, Accuracy]:
-    """Every graph against float32 on --data, else on the pictures held back, in one pass."""
-    data = job.data if job.data is not None else Data(job.held.paths, None)
-    with ExitStack() as stack:
-        reference = stack.enter_context(OrtSession(job.graph, threads=1))
-        sessions: dict[str, Session] = {"fp32": reference}
-        for variant, graph in graphs.items():
-            session = OrtSession(graph.SerializeToString(), variant=variant, threads=1)
-            sessions[variant] = stack.enter_context(session)
-        evaluation = evaluate(
-            data,
-            job.bundle.manifest.preprocess,
-            sessions,
-            reference="fp32",
-            progress=job.progress,
-        )
-    return {variant: measure(evaluation, variant, seed=job.seed) for variant in graphs}
-
-
-def _graphs(
-    job: "Job", climbs: Mapping[PlanTarget, Climb]
-) -> tuple[dict[Variant, onnx.ModelProto], list[str]]:
+def _graphs(job: Job, states: States) -> tuple[dict[Variant, onnx.ModelProto], list[str]]:
     """Every variant's graph, and what is to be said of one that cannot be made."""
-    tensorrt, cpu = climbs["tensorrt"].draft, climbs["cpu"].draft
+    tensorrt, cpu = states[TENSORRT].draft, states[CPU].draft
     graphs: dict[Variant, onnx.ModelProto] = {
-        "int8": tensorrt.graph(float_weights=job.weights == "float")
+        "int8": tensorrt.graph(float_weights=job.options.weights == "float")
     }
     notes = []
     try:
@@ -230,31 +258,3 @@ def _graphs(
         notes.append(f"int8-fp16.onnx is left out: {error}")
     graphs["int8-cpu"] = cpu.graph()
     return graphs, notes
-
-
-def _summary(job: "Job", climbs: Mapping[PlanTarget, Climb]) -> dict[str, Any]:
-    return {
-        "images": len(job.calibrate.paths),
-        "held_back": 0 if job.held is job.calibrate else len(job.held.paths),
-        "method": climbs["tensorrt"].recipe.method,
-        "pictures_sha256": job.key.pictures,
-        "recipes": {VARIANT_OF[t]: asdict(climb.recipe) for t, climb in climbs.items()},
-        "options": job.options(),
-    }
-
-
-def _step(step: Step) -> dict[str, Any]:
-    before, after = (
-        {"images": s.images, "agreement": round(s.agreement, 2), "sqnr_db": round(s.sqnr_db, 2)}
-        for s in (step.before, step.after)
-    )
-    return {
-        "variant": step.variant,
-        "rung": step.rung,
-        "detail": step.detail,
-        "accepted": step.accepted,
-        "gained_db": round(step.after.sqnr_db - step.before.sqnr_db, 2),
-        "before": before,
-        "after": after,
-        "seconds": round(step.seconds, 1),
-    }

@@ -12,26 +12,28 @@ from typing import TYPE_CHECKING
 from resdeploy.deploy.optional import lazy_names
 
 if TYPE_CHECKING:
-    from resdeploy.deploy.assertions import assert_accuracy as assert_accuracy
-    from resdeploy.deploy.bundle import read_bundle as read_bundle
-    from resdeploy.deploy.classifier import Classifier as Classifier
-    from resdeploy.deploy.classifier import Prediction as Prediction
-    from resdeploy.deploy.classifier import load as load
-    from resdeploy.deploy.engine import build_engine as build_engine
+    from resdeploy.deploy.bundle.bundle import read_bundle as read_bundle
+    from resdeploy.deploy.engine.build import build_engine as build_engine
     from resdeploy.deploy.errors import ResdeployError as ResdeployError
-    from resdeploy.deploy.preprocess import Preprocess as Preprocess
-    from resdeploy.deploy.verification import verify as verify
+    from resdeploy.deploy.images.preprocess import Preprocess as Preprocess
+    from resdeploy.deploy.inference.classifier import Classifier as Classifier
+    from resdeploy.deploy.inference.classifier import load as load
+    from resdeploy.deploy.inference.prediction import Prediction as Prediction
+    from resdeploy.deploy.serving.ray_serve import ray_serve_app as ray_serve_app
+    from resdeploy.deploy.verification.assertions import assert_accuracy as assert_accuracy
+    from resdeploy.deploy.verification.verify import verify as verify
 
 _HOMES = {
-    "build_engine": "engine",
-    "Classifier": "classifier",
-    "Prediction": "classifier",
-    "load": "classifier",
-    "Preprocess": "preprocess",
+    "build_engine": "engine.build",
+    "Classifier": "inference.classifier",
+    "Prediction": "inference.prediction",
+    "load": "inference.classifier",
+    "Preprocess": "images.preprocess",
     "ResdeployError": "errors",
-    "assert_accuracy": "assertions",
-    "read_bundle": "bundle",
-    "verify": "verification",
+    "ray_serve_app": "serving.ray_serve",
+    "assert_accuracy": "verification.assertions",
+    "read_bundle": "bundle.bundle",
+    "verify": "verification.verify",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "assert_accuracy",
     "build_engine",
     "load",
+    "ray_serve_app",
     "read_bundle",
     "verify",
 ]

@@ -1,30 +1,78 @@
 """Imports late: public names when first used, and optional libraries with advice when missing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from resdeploy.deploy.errors import MissingDependencyError
+from resdeploy.deploy.errors import EXIT_BACKEND_MISSING, EXIT_FIXABLE, MissingDependencyError
+from resdeploy.deploy.installation import install_command
 
-# library -> (the extra that brings it, the exit code when it is missing: 4 for a backend)
+# library -> (the extra that brings it, the exit code when it is missing)
 _EXTRAS: dict[str, tuple[str, int]] = {
-    "onnxruntime": ("runtime", 4),
-    "tensorrt": ("tensorrt", 4),
-    "tensorrt_rtx": ("tensorrt-rtx", 4),
-    "torch": ("export", 1),
-    "torchvision": ("export", 1),
-    "onnx": ("export", 1),
-    "onnx_ir": ("export", 1),
-    "onnxsim": ("export", 1),
-    "onnxscript": ("export", 1),
-    "safetensors": ("export", 1),
-    "threadpoolctl": ("export", 1),
-    "jinja2": ("report", 1),
-    "matplotlib": ("report", 1),
-    "starlette": ("serve", 1),
-    "uvicorn": ("serve", 1),
+    "onnxruntime": ("runtime", EXIT_BACKEND_MISSING),
+    "tensorrt": ("tensorrt", EXIT_BACKEND_MISSING),
+    "tensorrt_rtx": ("tensorrt-rtx", EXIT_BACKEND_MISSING),
+    "torch": ("export", EXIT_FIXABLE),
+    "torchvision": ("export", EXIT_FIXABLE),
+    "onnx": ("export", EXIT_FIXABLE),
+    "onnx_ir": ("export", EXIT_FIXABLE),
+    "onnxsim": ("export", EXIT_FIXABLE),
+    "onnxscript": ("export", EXIT_FIXABLE),
+    "safetensors": ("export", EXIT_FIXABLE),
+    "threadpoolctl": ("export", EXIT_FIXABLE),
+    "jinja2": ("report", EXIT_FIXABLE),
+    "matplotlib": ("report", EXIT_FIXABLE),
+    "cryptography": ("sign", EXIT_FIXABLE),
+    "huggingface_hub": ("hub", EXIT_FIXABLE),
+    "ray": ("ray", EXIT_FIXABLE),
+    "pyarrow": ("ray", EXIT_FIXABLE),
+    "fsspec": ("ray", EXIT_FIXABLE),
+    "grpc": ("serve", EXIT_FIXABLE),
+    "google": ("serve", EXIT_FIXABLE),
+    "httptools": ("serve", EXIT_FIXABLE),
+    "prometheus_client": ("serve", EXIT_FIXABLE),
+    "starlette": ("serve", EXIT_FIXABLE),
+    "uvicorn": ("serve", EXIT_FIXABLE),
 }
+
+# the names under which some libraries come, besides their own
+_DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime-gpu",),
+    "tensorrt": ("tensorrt-cu12", "tensorrt-cu13"),
+    "tensorrt_rtx": ("tensorrt-rtx",),
+}
+
+
+def extra_of(library: str) -> str:
+    """The extra that brings an optional library, e.g. "export" for torch.
+
+    Of the two that bring ONNX Runtime, the small one where there is no NVIDIA GPU; and none where
+    it is there: its two distributions overwrite each other.
+    """
+    from resdeploy.deploy.cuda import cuda_problem  # asks the driver: only when there is a need
+
+    extra, _ = _EXTRAS[library]
+    if extra == "serve" and installed_version("onnxruntime"):
+        return "http"
+    return "cpu" if extra == "runtime" and cuda_problem() else extra
+
+
+def installed_version(library: str) -> str | None:
+    """The version of an installed library, whatever its distribution is called; None without it."""
+    for distribution in (library, *_DISTRIBUTIONS.get(library, ())):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def installed_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """The versions of those libraries that are installed."""
+    found = ((name, installed_version(name)) for name in libraries)
+    return {name: number for name, number in found if number is not None}
 
 
 @contextmanager
@@ -43,9 +91,9 @@ def needs(what: str) -> Iterator[None]:
         library = (error.name or "").partition(".")[0]
         if library not in _EXTRAS:
             raise
-        extra, exit_code = _EXTRAS[library]
+        extra, exit_code = extra_of(library), _EXTRAS[library][1]
         raise MissingDependencyError(
-            f"{what} needs {library}, which is not installed: pip install 'resdeploy[{extra}]'",
+            f"{what} needs {library}, which is not installed: {install_command(extra)}",
             exit_code=exit_code,
         ) from error
 

@@ -1,47 +1,57 @@
 """Opens whatever runs a classifier: a bundle or a lone ONNX file, on the backend asked for.
 
-A session takes (N, 3, H, W) float32 and gives (N, classes) float32. It is safe to call from
-several threads. PyTorch (export/torch_session.py) and a recorded reference are sessions too.
+A session takes (N, 3, H, W) float32 and gives (N, classes) float32, or a backbone's feature maps,
+each (N, C, h, w) float32. It is safe to call from several threads. PyTorch
+(export/proof/torch_session.py) and a recorded reference are sessions too.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from resdeploy.deploy.bundle import Bundle, read_bundle
-from resdeploy.deploy.cuda import cuda_problem
-from resdeploy.deploy.errors import BackendError, InputError
-from resdeploy.deploy.manifest import Manifest
-from resdeploy.deploy.optional import needs
-from resdeploy.deploy.specs import BACKENDS, PRECISIONS, Backend, Precision, TensorSpec, Variant
+from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.errors import InputError
+from resdeploy.deploy.specs import Backend, TensorSpec, Variant
 
-# The variants of a precision a backend can run, best first.
-_CPU_VARIANTS: dict[Precision, tuple[Variant, ...]] = {
-    "fp32": ("fp32",),
-    "fp16": ("fp16",),
-    "int8": ("int8-cpu", "int8"),
-}
-_GPU_VARIANTS: dict[Precision, tuple[Variant, ...]] = {
-    "fp32": ("fp32",),
-    "fp16": ("fp16",),
-    "int8": ("int8",),
-}
+_Closing = TypeVar("_Closing", bound="ClosesOnExit")
 
 
 class Session(Protocol):
     """Anything that turns a batch into logits; a context manager that releases on exit."""
 
     @property
-    def input(self) -> TensorSpec: ...
+    def backend(self) -> Backend | Literal["pytorch"]:
+        """What runs the network."""
+        ...
 
     @property
-    def output(self) -> TensorSpec: ...
+    def variant(self) -> Variant:
+        """The bundle's variant that runs; PyTorch runs what became fp32."""
+        ...
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of one run; None for all cores, and on a GPU."""
+        ...
+
+    @property
+    def input(self) -> TensorSpec:
+        """The one input, (batch, 3, H, W) float32."""
+        ...
+
+    @property
+    def output(self) -> TensorSpec:
+        """The one output, (batch, classes or features) float32; of feature maps the last."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """All outputs: a backbone has several."""
+        ...
+
+    def run(self, batch: Float32s) -> Float32s:
         """(N, 3, H, W) float32 to (N, classes) float32; the result belongs to the caller.
 
         Raises:
@@ -49,7 +59,13 @@ class Session(Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def run_all(self, batch: Float32s) -> dict[str, Float32s]:
+        """Every output by its name, in the order of `outputs`; else as `run`."""
+        ...
+
+    def close(self) -> None:
+        """Release memory and threads; `run` must not be called afterwards."""
+        ...
 
     def __enter__(self) -> "Session": ...
 
@@ -61,129 +77,18 @@ class Session(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True)
-class Model:
-    """What a path given as BUNDLE stands for: a bundle, or one self-describing ONNX file."""
+class ClosesOnExit(ABC):
+    """The context manager of whatever has `close`."""
 
-    path: Path
-    manifest: Manifest
-    bundle: Bundle | None
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is held."""
 
-    def graph(self, variant: Variant) -> Path:
-        """The checked path of a variant's ONNX file."""
-        if self.bundle is not None:
-            return self.bundle.graph(variant)
-        if variant not in self.manifest.variants:
-            (only,) = self.manifest.variants
-            raise InputError(f"{self.path}: an ONNX file holding the {only} variant, not {variant}")
-        return self.path
+    def __enter__(self: _Closing) -> _Closing:
+        return self
 
-    @property
-    def precision(self) -> Precision:
-        """What is meant when no precision is named: fp32, or what a lone ONNX file holds."""
-        if self.bundle is not None:
-            return "fp32"
-        (only,) = self.manifest.variants
-        return next(name for name in PRECISIONS if only.startswith(name))
-
-    def variant_for(self, precision: Precision, backend: Backend) -> Variant:
-        """The file of `precision` that `backend` runs best; int8 has several."""
-        if precision not in PRECISIONS:
-            raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
-        if self.bundle is None and precision == self.precision:
-            (only,) = self.manifest.variants
-            return only
-        table = _CPU_VARIANTS if backend == "ort-cpu" else _GPU_VARIANTS
-        choices = table[precision]
-        return next((name for name in choices if name in self.manifest.variants), choices[-1])
-
-
-def open_model(path: str | Path) -> Model:
-    """Read the manifest of a bundle or of a lone ONNX file written by resdeploy.
-
-    Raises:
-        BundleError: neither, or damaged.
-        MissingDependencyError: a lone ONNX file without onnxruntime to read it.
-    """
-    path = Path(path)
-    if path.is_file() and path.suffix.lower() == ".onnx":
-        with needs("reading an ONNX file"):
-            from resdeploy.deploy.ort import read_graph_manifest
-        return Model(path, read_graph_manifest(path), None)
-    bundle = read_bundle(path)
-    return Model(path, bundle.manifest, bundle)
-
-
-def open_session(
-    model: Model,
-    *,
-    precision: Precision | None = None,
-    backend: Backend | Literal["auto"] = "auto",
-    threads: int | None = None,
-) -> Session:
-    """Open a session.
-
-    Args:
-        model: what `open_model` gives.
-        precision: default fp32, or what a lone ONNX file holds.
-        backend: "auto" is the fastest here that gives the reference's answers (see `choice`).
-        threads: bounds the CPU threads of one run; default all cores.
-
-    Raises:
-        BackendError: the backend is not usable on this machine.
-        BundleError, InputError: the precision is not there, or its file was altered.
-    """
-    precision = precision or model.precision
-    if threads is not None and threads < 1:
-        raise InputError(f"threads {threads} is not at least 1")
-    if backend == "auto":
-        return _open_auto(model, precision, threads)
-    if backend not in BACKENDS:
-        raise InputError(f"backend {backend!r} is not one of auto, {', '.join(BACKENDS)}")
-    if backend in ("tensorrt", "tensorrt-rtx"):
-        from resdeploy.deploy.trt import open_engine
-
-        return open_engine(model, precision, backend)
-    variant = model.variant_for(precision, backend)
-    if backend != "ort-cpu":
-        return _open_on_gpu(model, precision, backend, variant)
-    graph = model.graph(variant)
-    with needs(f"backend {backend}"):
-        from resdeploy.deploy.ort import OrtSession
-    return OrtSession(graph, backend=backend, variant=variant, threads=threads)
-
-
-def _open_on_gpu(model: Model, precision: Precision, backend: Backend, variant: Variant) -> Session:
-    """A provider counts as present only after it gave the reference's logits."""
-    if problem := cuda_problem():
-        raise BackendError(f"backend {backend} needs an NVIDIA GPU: {problem}; use ort-cpu")
-    from resdeploy.deploy.engine_store import engines_folder
-    from resdeploy.deploy.warm_up import reference_pictures, warm_up
-
-    graph = model.graph(variant)
-    cache = engines_folder(model) / backend if backend == "ort-tensorrt" else None
-    with needs(f"backend {backend}"):
-        from resdeploy.deploy.ort import OrtSession
-    session = OrtSession(graph, backend=backend, variant=variant, cache=cache)
-    try:
-        outcome = warm_up(session, precision, reference_pictures(model))
-        if not outcome.passed:
-            raise BackendError(
-                f"backend {backend} gives other logits than PyTorch here ({outcome}): use ort-cpu"
-            )
-    except BaseException:
-        session.close()
-        raise
-    return session
-
-
-def _open_auto(model: Model, precision: Precision, threads: int | None) -> Session:
-    if cuda_problem() is not None:  # nothing to choose from: spare the start what choosing imports
-        return open_session(model, precision=precision, backend="ort-cpu", threads=threads)
-    from resdeploy.deploy.choice import choose
-
-    backend = choose(model, (precision,), threads=threads).backend
-    return open_session(model, precision=precision, backend=backend, threads=threads)
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
 
 def sizes_of(spec: TensorSpec) -> tuple[int, ...]:
@@ -191,7 +96,12 @@ def sizes_of(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(int(size) for size in spec.shape[1:])
 
 
-def check_batch(batch: NDArray[np.float32], spec: TensorSpec) -> None:
+def gives_maps(session: Session) -> bool:
+    """Whether the outputs are feature maps (N, C, h, w)."""
+    return len(session.output.shape) == 4
+
+
+def check_batch(batch: Float32s, spec: TensorSpec) -> None:
     """Raise InputError unless `batch` is (N >= 1, *sizes of the spec) float32."""
     expected = sizes_of(spec)
     if batch.dtype == np.float32 and batch.shape[1:] == expected and len(batch):

@@ -2,8 +2,8 @@
 
     make demo
 
-Writes handwritten digits as picture files, exports the checkpoint that train_digits.py trained,
-predicts a folder, and compares PyTorch with every variant in the bundle on the 360 pictures that
+Writes handwritten digits as image files, exports the checkpoint that train_digits.py trained,
+predicts a folder, and compares PyTorch with every variant in the bundle on the 360 images that
 the network was not trained on. Everything it writes is under demo-output/.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from digits import write_pictures
+from digits import write_images
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +28,7 @@ from resdeploy.deploy.specs import PRECISIONS
 
 OUTPUT = Path("demo-output")
 BUNDLE = OUTPUT / "digits.bundle"
-TRAIN, TEST, SAMPLE = (OUTPUT / "pictures" / part for part in ("train", "test", "sample"))
+TRAIN, TEST, SAMPLE = (OUTPUT / "images" / part for part in ("train", "test", "sample"))
 
 console = Console(highlight=False)
 
@@ -71,8 +71,8 @@ def main() -> None:
     began = time.perf_counter()
     os.chdir(Path(__file__).resolve().parents[1])
     shutil.rmtree(OUTPUT, ignore_errors=True)
-    write_pictures("train", TRAIN)
-    truth_of = write_pictures("test", TEST)
+    write_images("train", TRAIN)
+    truth_of = write_images("test", TEST)
     SAMPLE.mkdir()
     for folder in sorted(TEST.iterdir()):
         shutil.copy(min(folder.iterdir()), SAMPLE / f"{folder.name}.png")

@@ -6,7 +6,7 @@ An ordinary training script, as a user of resdeploy would have written it: torch
 MobileNetV2 at width 0.25, torchvision's transforms, `torch.save(model.state_dict())`, and a
 class_indices.json beside it. It knows nothing of resdeploy. About three minutes on two CPU cores.
 
-Pictures of 64 pixels instead of 224 leave the last feature map 2×2 pixels, which is enough for
+Images of 64 pixels instead of 224 leave the last feature map 2×2 pixels, which is enough for
 one digit, and make training possible without a GPU. Pixels are normalized with ImageNet's mean
 and standard deviation, so `resdeploy export` needs to be told the size and nothing else.
 """
@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 import torch
-from digits import CLASSES, PICTURE_PX, Part, digit_pictures
+from digits import CLASSES, IMAGE_PX, Part, digit_images
 from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.models import MobileNetV2
@@ -28,8 +28,8 @@ BATCH = 64
 PREPROCESS = transforms.Compose(
     [
         transforms.Grayscale(num_output_channels=3),
-        transforms.Resize(PICTURE_PX),
-        transforms.CenterCrop(PICTURE_PX),
+        transforms.Resize(IMAGE_PX),
+        transforms.CenterCrop(IMAGE_PX),
         transforms.ToTensor(),
         transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     ]
@@ -46,9 +46,9 @@ def make_model() -> MobileNetV2:
 
 def tensors(part: Part, *, augment: bool = False) -> tuple[Tensor, Tensor]:
     """One part of the digits as inputs (N, 3, 64, 64) float32 and class indices (N,) int64."""
-    pictures = digit_pictures(part)
-    inputs = [PREPROCESS(AUGMENT(picture) if augment else picture) for picture, _ in pictures]
-    return torch.stack(inputs), torch.tensor([label for _, label in pictures])
+    images = digit_images(part)
+    inputs = [PREPROCESS(AUGMENT(image) if augment else image) for image, _ in images]
+    return torch.stack(inputs), torch.tensor([label for _, label in images])
 
 
 @torch.inference_mode()
@@ -64,7 +64,7 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
 
 def train(model: nn.Module) -> None:
     """AdamW with a one-cycle learning rate and light label smoothing."""
-    steps = EPOCHS * -(-len(digit_pictures("train")) // BATCH)
+    steps = EPOCHS * -(-len(digit_images("train")) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.05)
@@ -86,7 +86,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = make_model()
     train(model)
-    print(f"accuracy on the 360 test pictures: {accuracy(model, *tensors('test')):.2f} %")
+    print(f"accuracy on the 360 test images: {accuracy(model, *tensors('test')):.2f} %")
     torch.save(model.state_dict(), CHECKPOINT)
     indices = {str(index): name for index, name in enumerate(CLASSES)}
     CHECKPOINT.with_name("class_indices.json").write_text(json.dumps(indices, indent=2) + "\n")

@@ -8,31 +8,44 @@ Every proof is computed from the written file, as ONNX Runtime runs it.
 """
 
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from resdeploy.deploy.bundle import check_target, new_bundle
+from resdeploy.deploy.bundle.bundle import write_manifest
+from resdeploy.deploy.bundle.manifest import Manifest, ModelFacts, input_spec, output_spec
+from resdeploy.deploy.bundle.trained_ranges import write_trained_ranges
+from resdeploy.deploy.bundle.update import check_target, new_bundle
+from resdeploy.deploy.defaults import EXPORTED_PRECISIONS, OPSET
 from resdeploy.deploy.errors import InputError
-from resdeploy.deploy.labels import find_labels_file, numbered, read_labels
-from resdeploy.deploy.manifest import Manifest, ModelFacts, input_spec, output_spec
-from resdeploy.deploy.optional import needs
-from resdeploy.deploy.output import Progress, silent
-from resdeploy.deploy.preprocess import Preprocess, named, override, resolve
+from resdeploy.deploy.images.dataset import Images, plain_images, read_data
+from resdeploy.deploy.images.preprocess import (
+    Preprocess,
+    named,
+    names_file,
+    override,
+    read_preprocess,
+)
+from resdeploy.deploy.optional import installed_versions, needs
+from resdeploy.deploy.progress import Progress, silent
+from resdeploy.deploy.reading import StrPath, keep_as_paths
 from resdeploy.deploy.specs import Precision
-from resdeploy.export.pictures import Pictures, fit_preprocess, read_pictures
+from resdeploy.export.checkpoint.identify import identify
+from resdeploy.export.checkpoint.labels import class_names
+from resdeploy.export.checkpoint.read import read_checkpoint
+from resdeploy.export.proof.preprocessing import in_words, with_fitted_preprocess
+from resdeploy.export.report import ExportReport
 
 if TYPE_CHECKING:
-    from resdeploy.export.checkpoint import Checkpoint
-    from resdeploy.export.identify import Architecture
-    from resdeploy.export.variants import Traced
+    from resdeploy.export.checkpoint.architecture import Architecture
+    from resdeploy.export.checkpoint.read import Checkpoint
+    from resdeploy.export.folded import FoldedGraph
 
 _TOOLS = ("resdeploy", "torch", "torchvision", "onnx", "onnxsim", "onnxruntime", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user may decide; None and empty mean: find out, or the default.
+    """What a user may decide; None and empty mean: find out, or the default. Paths may be text.
 
     Attributes:
         output: the bundle's folder; default `<checkpoint stem>.bundle` in the working directory.
@@ -43,7 +56,10 @@ class ExportOptions:
         input_size_px: side of the square input.
         mean, std, resize_px: change single values of the preprocessing.
         precisions: "fp32" is always written; "fp16" when listed.
-        data: pictures, with or without class folders, for the parity proof and accuracy.
+        features: names of feature maps, e.g. ("C4", "C5"), to give instead of logits.
+        data: images, with or without class folders, for the parity proof and accuracy.
+        calib: images to calibrate with afterwards; here their class folders are looked at, and
+            where there is no `data`, the batch-norm statistics are compared on them.
     """
 
     output: Path | None = None
@@ -55,187 +71,210 @@ class ExportOptions:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     resize_px: int | None = None
-    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    precisions: tuple[Precision, ...] = EXPORTED_PRECISIONS
+    features: tuple[str, ...] = ()
     data: Path | None = None
-    opset: int = 17
+    calib: Path | None = None
+    opset: int = OPSET
     overwrite: bool = False
 
-
-@dataclass(frozen=True)
-class ExportReport:
-    """The finished bundle, and top-1 accuracies in percent where labelled pictures were given."""
-
-    bundle: Path
-    manifest: Manifest
-    accuracy: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """What `resdeploy export --json` prints."""
-        manifest = self.manifest.to_json()
-        return {
-            "bundle": str(self.bundle),
-            **manifest["model"],
-            **{key: manifest[key] for key in ("labels", "preprocess", "assumptions")},
-            **{key: manifest[key] for key in ("variants", "proofs")},
-            "accuracy": self.accuracy,
-        }
+    def __post_init__(self) -> None:
+        keep_as_paths(self, "output", "classes", "data", "calib")
 
 
 def export_checkpoint(
-    checkpoint: Path, options: ExportOptions | None = None, *, progress: Progress = silent
+    checkpoint: StrPath, options: ExportOptions | None = None, *, progress: Progress = silent
 ) -> ExportReport:
     """Turn a checkpoint into a bundle; see the module's docstring.
 
     Raises:
         CheckpointError: the file is no checkpoint, or no architecture fits it.
-        InputError: an option, the labels, the pictures or the output folder are wrong.
+        InputError: an option, the labels, the images or the output folder are wrong.
         GraphError: the written graph does not give PyTorch's answers.
         MissingDependencyError: torch or another library of the export extra is missing.
     """
-    options = options or ExportOptions()
-    output = options.output or Path(checkpoint.name.removesuffix(".tar")).with_suffix(".bundle")
-    check_target(output, overwrite=options.overwrite)
-    if options.data is not None and not options.data.exists():
-        raise InputError(f"{options.data}: no such file or folder of pictures")
-    progress("loading PyTorch", 0, 0)
-    with needs("export"):
-        from resdeploy.export.checkpoint import read_checkpoint
-        from resdeploy.export.identify import build_module, identify
-        from resdeploy.export.variants import trace_folded, write_variants
+    checkpoint, options = Path(checkpoint), options or ExportOptions()
+    output = _checked_output(checkpoint, options)
     progress("reading the checkpoint", 0, 0)
     loaded = read_checkpoint(checkpoint)
     architecture = identify(loaded, arch=options.arch, assume=dict(options.assume))
+    _check_logits(checkpoint, architecture, options)
     manifest = _describe(loaded, architecture, options)
+    images = None if options.data is None else read_data(options.data, manifest.labels)
+    progress("loading PyTorch", 0, 0)
+    with needs("export"):
+        from resdeploy.export import trace_network as network
+        from resdeploy.export.checkpoint.build import build_module
+        from resdeploy.export.write_variants import write_variants
+    architecture, manifest = _settled(loaded, architecture, manifest, images, options, progress)
     module = build_module(loaded, architecture)
+    if options.features:
+        module, manifest = network.as_backbone(module, manifest, options.features)
     progress("tracing and folding", 0, 0)
-    traced = trace_folded(module, manifest, opset=options.opset)
-    pictures = read_pictures(options.data, manifest.labels)
-    if pictures.truth is not None and options.preprocess is None:
-        manifest = _fitted(manifest, pictures, traced, progress)
+    traced = network.trace_folded(module, manifest, opset=options.opset)
+    if images is not None and images.truth is not None and options.preprocess is None:
+        manifest = _fitted(manifest, images, traced, progress)
+    original, half = network.original_of(module), "fp16" in options.precisions
     with new_bundle(output, overwrite=options.overwrite) as folder:
         manifest, accuracy = write_variants(
-            folder, manifest, traced, pictures, half="fp16" in options.precisions, progress=progress
+            folder, manifest, traced, original, images, half=half, progress=progress
         )
+        if loaded.trained_ranges:
+            manifest = _with_trained_ranges(folder, manifest, loaded, architecture)
     return ExportReport(output, manifest, accuracy)
+
+
+def _checked_output(checkpoint: Path, options: ExportOptions) -> Path:
+    """The bundle's folder, after what would be a pity to find out in minutes."""
+    if not checkpoint.name:
+        raise InputError(f"{checkpoint}: no checkpoint's name: give a file or a model's folder")
+    output = options.output or Path(checkpoint.name.removesuffix(".tar")).with_suffix(".bundle")
+    check_target(output, overwrite=options.overwrite)
+    if options.data is not None and not options.data.exists():  # before the checkpoint is read
+        raise InputError(f"{options.data}: no such file or folder of images")
+    if options.calib is not None:
+        plain_images(options.calib)  # before anything is written
+    return output
+
+
+def _check_logits(checkpoint: Path, architecture: "Architecture", options: ExportOptions) -> None:
+    if architecture.maps_only and not options.features:
+        raise InputError(
+            f"{checkpoint} holds the encoder of {architecture.name} without its last layers, "
+            "which has no logits to give: export its feature maps with --features C2,C3,C4,C5"
+        )
 
 
 def _describe(
     checkpoint: "Checkpoint", architecture: "Architecture", options: ExportOptions
 ) -> Manifest:
     """The manifest before any file is written: model, labels, preprocessing, assumptions."""
-    labels, about_labels = _labels(checkpoint, architecture.classes, options.classes)
-    preprocess, about_preprocess = _preprocess(architecture, options)
+    classes = None if options.features else architecture.classes
+    folders = tuple(filter(None, (options.data, options.calib)))
+    labels, about_labels = class_names(
+        checkpoint.path, classes, options.classes, folders, stored=checkpoint.labels or ()
+    )
+    preprocess, about_preprocess = _preprocess(checkpoint, architecture, options)
     height, width = preprocess.input_size_px
     return Manifest(
         model=ModelFacts(
             architecture=architecture.name,
             parameters=architecture.parameters,
-            classes=architecture.classes,
+            classes=classes,
             checkpoint_sha256=checkpoint.sha256,
+            settings=dict(architecture.settings),
+            arch=options.arch,
         ),
         input=input_spec(height, width),
-        output=output_spec(architecture.classes or architecture.features),
+        output=output_spec(classes or architecture.features),
         preprocess=preprocess,
         labels=labels,
         variants={},
-        assumptions=(*architecture.assumptions, *about_preprocess, *about_labels),
-        tools=_tools(),
-    )
-
-
-def _labels(
-    checkpoint: "Checkpoint", classes: int | None, file: Path | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Class names, and what to say when they had to be assumed."""
-    if classes is None:
-        if file is not None:
-            raise InputError(
-                f"{file}: class names given, but the checkpoint has no classification head: "
-                "leave --classes out"
-            )
-        return (), ()
-    source = file or find_labels_file(checkpoint.path)
-    if source is None and checkpoint.labels is not None and len(checkpoint.labels) == classes:
-        return checkpoint.labels, ("class names are those stored in the checkpoint",)
-    if source is None:
-        return numbered(classes), (
-            "class names are not known, classes are numbered class_0, class_1, …; "
-            "name them with --classes class_indices.json",
-        )
-    labels = read_labels(source)
-    if len(labels) != classes:
-        raise InputError(
-            f"{source}: {len(labels)} class names, but the checkpoint's head has {classes} "
-            "classes: give the right file with --classes"
-        )
-    if file is not None:
-        return labels, ()
-    return labels, (
-        f"class names are those of {source.name} beside the checkpoint; give others with --classes",
+        assumptions=(
+            *checkpoint.choices,
+            *architecture.assumptions,
+            *about_preprocess,
+            *about_labels,
+        ),
+        tools=installed_versions(_TOOLS),
     )
 
 
 def _preprocess(
-    architecture: "Architecture", options: ExportOptions
+    checkpoint: "Checkpoint", architecture: "Architecture", options: ExportOptions
 ) -> tuple[Preprocess, tuple[str, ...]]:
-    """The preprocessing, and what to say when it had to be assumed."""
+    """The preprocessing, and what to say of what had to be assumed."""
     changed = options.mean or options.std or options.resize_px
 
     def with_changes(preprocess: Preprocess) -> Preprocess:
         return override(preprocess, mean=options.mean, std=options.std, resize_px=options.resize_px)
 
-    if options.preprocess is not None:
-        return with_changes(resolve(options.preprocess, options.input_size_px)), ()
+    asked = options.preprocess
+    if asked is not None and names_file(asked):
+        return with_changes(read_preprocess(Path(asked), options.input_size_px)), ()
+    told = checkpoint.sidecar if asked is None else None
+    if told is not None and told.preprocess is not None and options.input_size_px is None:
+        preprocess = with_changes(told.preprocess)
+        return preprocess, (
+            f"preprocessing is that of {told.source} ({in_words(preprocess)}); "
+            "change with --preprocess",
+        )
     size_px = options.input_size_px or architecture.input_size_px
-    preprocess = with_changes(named(architecture.preprocess, size_px))
+    preprocess = named(asked or architecture.preprocess, size_px)
     said = []
+    if told is not None and told.normalization is not None:
+        preprocess = override(preprocess, mean=told.normalization[0], std=told.normalization[1])
+        said.append(f"mean and std are those of {told.source}; change with --mean and --std")
+    preprocess = with_changes(preprocess)
     if options.input_size_px is None:
         said.append(
             f"input size is {size_px}x{size_px}, usual for {architecture.family}; "
             "change with --input-size"
         )
-    if not changed:
+    if asked is None and not changed:
         said.append(
-            f"preprocessing is {preprocess.name!r} ({_in_words(preprocess)}), which weights do not "
-            "tell; change with --preprocess, or give labelled pictures with --data to find out"
+            f"preprocessing is {preprocess.name!r} ({in_words(preprocess)}), which weights do not "
+            "tell; change with --preprocess, or give labelled images with --data to find out"
         )
     return preprocess, tuple(said)
 
 
-def _fitted(
-    manifest: Manifest, pictures: Pictures, traced: "Traced", progress: Progress
-) -> Manifest:
-    """The manifest with the preprocessing that labelled pictures speak for."""
-    assumed = manifest.preprocess
-    with traced.float_session() as session:
-        chosen, sentence = fit_preprocess(assumed, pictures, session, progress)
-    others = (text for text in manifest.assumptions if not text.startswith("preprocessing is "))
-    return replace(manifest, preprocess=chosen, assumptions=(*others, sentence))
+def _settled(
+    checkpoint: "Checkpoint",
+    architecture: "Architecture",
+    manifest: Manifest,
+    images: Images | None,
+    options: ExportOptions,
+    progress: Progress,
+) -> tuple["Architecture", Manifest]:
+    """Both with what the batch-norm statistics decide on the user's images, if there are any."""
+    from resdeploy.export.proof.settle import keys_given, settle
 
-
-def _in_words(preprocess: Preprocess) -> str:
-    resize = preprocess.resize_px
-    parts = []
-    if isinstance(resize, tuple):
-        parts.append(f"resize to {resize[1]}x{resize[0]}")
-    elif resize is not None:
-        parts.append(f"shorter side to {resize}")
-    if preprocess.crop_px is not None:
-        parts.append(f"centre crop {preprocess.crop_px[1]}x{preprocess.crop_px[0]}")
-    mean, std = (
-        ", ".join(f"{v:g}" for v in values) for values in (preprocess.mean, preprocess.std)
+    paths = () if images is None else images.paths
+    if images is None and options.calib is not None:
+        paths = plain_images(options.calib)
+    given = keys_given(
+        dict(options.assume),
+        preprocess=options.preprocess is not None,
+        normalization=options.mean is not None or options.std is not None,
+        resize=options.resize_px is not None,
+        size=options.input_size_px is not None,
     )
-    return ", ".join([*parts, f"mean {mean}", f"std {std}"])
+    found = settle(
+        checkpoint, architecture, manifest.preprocess, paths, given=given, progress=progress
+    )
+    return found.architecture, found.applied_to(manifest, architecture)
 
 
-def _tools() -> dict[str, str]:
-    """Versions of the libraries that take part; onnxruntime under either of its names."""
-    found = {}
-    for name in _TOOLS:
-        for distribution in (name, f"{name}-gpu"):
-            try:
-                found[name] = version(distribution)
-                break
-            except PackageNotFoundError:
-                continue
-    return found
+def _fitted(
+    manifest: Manifest, images: Images, traced: "FoldedGraph", progress: Progress
+) -> Manifest:
+    """The manifest with the preprocessing that labelled images speak for."""
+    with traced.float_session() as session:
+        return with_fitted_preprocess(manifest, images, session, progress)
+
+
+def _with_trained_ranges(
+    folder: Path, manifest: Manifest, checkpoint: "Checkpoint", architecture: "Architecture"
+) -> Manifest:
+    """The manifest with the ranges of quantization-aware training, which become a file."""
+    from resdeploy.export.checkpoint.place_ranges import place_ranges, without_input
+    from resdeploy.export.graph.onnx_file import load_graph
+
+    model = load_graph(folder / manifest.variants["fp32"].file)
+    ranges = place_ranges(model, checkpoint, architecture)
+    if "scale" in manifest.proofs.get("input_fold", {}):
+        ranges = without_input(ranges, model)
+    if not (ranges.activations or ranges.weights):
+        sentence = (
+            f"none of the checkpoint's {len(ranges.unplaced)} trained ranges has a place here"
+        )
+    else:
+        manifest = write_trained_ranges(folder, manifest, ranges)
+        sentence = (
+            f"the checkpoint has trained ranges of {len(ranges.activations)} activations and "
+            f"{len(ranges.weights)} weights, which quantize takes; change with its --ranges"
+        )
+    manifest = replace(manifest, assumptions=(*manifest.assumptions, sentence))
+    write_manifest(folder, manifest)
+    return manifest

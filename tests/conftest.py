@@ -6,14 +6,14 @@ from collections.abc import Callable
 from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
-if TYPE_CHECKING:
-    import onnx
+from resdeploy.deploy.images.preprocess import named
+from tests.builders import graph_of, write_bundle
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SHARED_DATA = _ROOT.parent / "shared" / "data"
@@ -45,14 +45,34 @@ _TINY_SHAPES = {
 }
 
 
+# tests that use one of these are slow, whatever else they do
+_COSTLY_FIXTURES = {
+    "family_bundle": "exports and quantizes whole networks of torchvision",
+    "sshd": "starts an ssh server, through which new interpreters are started",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what uses a costly fixture, directly or through another one."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not _COSTLY_FIXTURES.keys().isdisjoint(
+            item.fixturenames
+        ):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interrupts_reach_children() -> None:
-    """A shell that starts the suite in the background ignores SIGINT, and children inherit that.
+    """A shell that starts the suite in the background ignores SIGINT, nohup ignores SIGHUP.
 
-    The tests of Ctrl-C would then wait for a process that cannot hear them.
+    Children inherit that: the tests of signals would then wait for a process that cannot hear them.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, action in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, action)
 
 
 @pytest.fixture(scope="session")
@@ -74,11 +94,9 @@ def photographs() -> list[Image.Image]:
 
 
 @pytest.fixture(scope="session")
-def picture_folder(
-    tmp_path_factory: pytest.TempPathFactory, photographs: list[Image.Image]
-) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[Image.Image]) -> Path:
     """A folder of 24 different JPEG files, cut out of the photographs."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for number in range(24):
         photograph = photographs[number % 2]
         left, top = 17 * number, 11 * number
@@ -95,49 +113,24 @@ def write_flower_bundle() -> Callable[[Path, int | None], Path]:
 
 @pytest.fixture(scope="session")
 def flower_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of five classes for 32x32 pictures; read it, copy it, but leave it as it is."""
+    """A bundle of five classes for 32x32 images; read it, copy it, but leave it as it is."""
     return _write_flower_bundle(tmp_path_factory.mktemp("bundles") / "flowers.bundle", 5)
 
 
 def _write_flower_bundle(path: Path, classes: int | None) -> Path:
-    import onnx
 
-    from resdeploy.deploy.bundle import describe_file, new_bundle, write_manifest
-    from resdeploy.deploy.manifest import (
-        Manifest,
-        ModelFacts,
-        graph_metadata,
-        input_spec,
-        output_spec,
-    )
-    from resdeploy.deploy.preprocess import named
-
-    graph = tiny_graph()
     labels = ("daisy", "dandelion", "roses", "sunflowers", "tulips") if classes else ()
-    facts = ModelFacts("tiny", 1469, classes, "c0ffee" + "0" * 58)
-    size = _TINY_SIZE_PX
-    manifest = Manifest(
-        facts, input_spec(size, size), output_spec(5), named("imagenet", size), labels, {}
+    return write_bundle(
+        path, {"fp32": tiny_graph()}, named("imagenet", _TINY_SIZE_PX), labels=labels
     )
-    metadata = graph_metadata(manifest, "fp32", opset=17, parent_sha256="checkpoint")
-    onnx.helper.set_model_props(graph, metadata)
-    with new_bundle(path) as folder:
-        onnx.save(graph, folder / "fp32.onnx")
-        file = describe_file(folder / "fp32.onnx", opset=17, made_from="checkpoint")
-        write_manifest(folder, manifest.with_variant("fp32", file))
-    return path
 
 
-def tiny_graph() -> "onnx.ModelProto":
+def tiny_graph() -> onnx.ModelProto:
     """Two convolutions and a linear layer with fixed random weights."""
-    import onnx.parser
-
-    model = onnx.parser.parse_model(_TINY_GRAPH)
     random = np.random.default_rng(7)
-    for name, shape in _TINY_SHAPES.items():
-        values = random.normal(0, 0.5, shape).astype(np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    return model
+    return graph_of(
+        _TINY_GRAPH, {name: random.normal(0, 0.5, shape) for name, shape in _TINY_SHAPES.items()}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -155,13 +148,11 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[
             found = distribution(name)
             for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
                 (folder / top).symlink_to(str(found.locate_file(top)))
-        (folder / "resdeploy").mkdir()
-        for package in ("deploy", "export", "calibration"):
-            (folder / "resdeploy" / package).symlink_to(_ROOT / package)
-        for file in distribution("resdeploy").files or ():
-            if file.parts[0].endswith(".dist-info"):
-                (folder / file.parts[0]).mkdir(exist_ok=True)
-                (folder / file).symlink_to(str(file.locate()))
+        (folder / "resdeploy").symlink_to(_ROOT / "src" / "resdeploy")
+        found = distribution("resdeploy")
+        for top in {file.parts[0] for file in found.files or ()}:
+            if top.endswith(".dist-info"):
+                (folder / top).symlink_to(str(found.locate_file(top)))
         code = f"import sys; sys.path.insert(0, {str(folder)!r})"
         return [sys.executable, "-S", "-E", "-c", f"{code}; exec(sys.argv.pop(1))"]
 

@@ -26,5 +26,6 @@ else
     "${pip[@]}" --prefer-binary '.[export,runtime]' pytest tensorrt-rtx
 fi
 
-timeout 360 "$venv/bin/python" -m pytest -q -m gpu tests/deploy "$@"
+# -W default: another version of torch or TensorRT may warn of something else
+timeout 360 "$venv/bin/python" -m pytest -q -W default -m gpu tests/deploy "$@"
 timeout 200 "$venv/bin/python" benchmarks/gpu.py --seconds 0.5

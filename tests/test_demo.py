@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -45,7 +47,7 @@ def test_bundle_predicts_without_pytorch_and_onnx(demo: tuple[Path, str]) -> Non
         f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\n"
         "from resdeploy.deploy import load\n"
         "with load('demo-output/digits.bundle', precision='fp16') as classifier:\n"
-        "    print(classifier.predict('demo-output/pictures/sample/seven.png')[0].label)"
+        "    print(classifier.predict('demo-output/images/sample/seven.png')[0].label)"
     )
     shown = subprocess.run([sys.executable, "-c", program], cwd=demo[0], capture_output=True,
                            text=True, check=True).stdout  # fmt: skip

@@ -1,22 +1,36 @@
 """The documentation says what the commands do: checked against the commands themselves."""
 
 import ast
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import click
+import jsonschema
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from resdeploy.deploy import Classifier
-from resdeploy.deploy.cli import cli
+from resdeploy.deploy.cli.main import cli
+from resdeploy.deploy.cli.shell.flags import without_flags
 from resdeploy.deploy.errors import ResdeployError
+from tests.builders import add_variant
+from tests.conftest import tiny_graph
 
 _ROOT = Path(__file__).resolve().parents[1]
-_PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+_PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md",
+          *sorted(f"docs/{page.name}" for page in (_ROOT / "docs").glob("*.md")))  # fmt: skip
 _CONTEXT = click.Context(cli)
 _NAMES = cli.list_commands(_CONTEXT)
 
@@ -43,9 +57,8 @@ def _shell_lines() -> Iterator[tuple[str, list[str]]]:
                 if line.startswith("$ "):
                     yield name, shlex.split(line[2:], comments=True)
     for name in _NAMES:
-        example = (_command(name).epilog or "").partition("Example: ")[2]
-        for line in example.split("&&"):
-            yield f"{name} --help", shlex.split(line)
+        for line in (_command(name).epilog or "").splitlines():
+            yield f"{name} --help", shlex.split(line.split(" > ")[0])
 
 
 def _check_resdeploy_line(words: list[str]) -> None:
@@ -55,8 +68,9 @@ def _check_resdeploy_line(words: list[str]) -> None:
         return
     command = _command(words[0])
     if "--help" not in words:
-        # missing files are the reader's; resilient parsing skips callbacks and required values
-        command.make_context(words[0], words[1:], parent=_CONTEXT, resilient_parsing=True)
+        context = click.Context(command, parent=_CONTEXT, info_name=words[0])
+        # an unknown option raises; missing files are the reader's, so no value is looked at
+        command.make_parser(context).parse_args(without_flags(words[1:])[0])
 
 
 def test_there_are_commands_and_lines_to_check() -> None:
@@ -66,10 +80,15 @@ def test_there_are_commands_and_lines_to_check() -> None:
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_every_command_explains_itself_with_an_example(name: str) -> None:
+def test_every_command_explains_itself_with_two_examples(name: str) -> None:
     command = _command(name)
-    assert command.help
-    assert f"Example: resdeploy {name} " in f"{command.epilog} "
+    assert command.help and command.epilog
+    assert not [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
+    examples = command.epilog.splitlines()
+    assert len(set(examples)) == 2 and all(f"resdeploy {name}" in line for line in examples)
+    with CliRunner().isolation():
+        shown = command.make_context(name, ["--help"], resilient_parsing=True).get_help()
+    assert shown.startswith("Examples:") and not [x for x in shown.splitlines() if len(x) > 80]
 
 
 @pytest.mark.parametrize("name", _NAMES)
@@ -112,8 +131,10 @@ def test_extras_named_in_the_text_exist() -> None:
 
 
 def test_python_blocks_use_names_that_exist() -> None:
-    blocks = _blocks(_page("README.md"), "python")
-    assert blocks
+    # the signatures of api-reference.md are no programs
+    pages = [_page(name) for name in _PAGES if name != "docs/api-reference.md"]
+    blocks = [block for page in pages for block in _blocks(page, "python")]
+    assert len(blocks) > 3
     for block in blocks:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):
@@ -136,15 +157,138 @@ def test_exit_codes_in_the_readme_are_those_of_the_errors() -> None:
 @pytest.mark.parametrize("name", _PAGES)
 def test_files_and_links_named_in_the_pages_exist(name: str) -> None:
     page = _page(name)
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", page) if "://" not in link]
+    folder = Path(name).parent
+    links = [str(folder / link) for link in re.findall(r"\]\(([^)#]+)\)", page)
+             if "://" not in link]  # fmt: skip
     paths = re.findall(
-        r"`((?:\.ci|benchmarks|calibration|deploy|docs|examples|export|tests|typings)/[\w./-]*)`",
+        r"`((?:\.ci|benchmarks|calibration|deploy|docs|examples|export|src|tests)/[\w./-]*)`",
         page,
     )
     missing = [path for path in links + paths if not (_ROOT / path).exists()]
     assert not missing
 
 
+def test_every_assumption_stands_in_the_table_of_the_page_on_checkpoints() -> None:
+    rows = set(re.findall(r"^\| `(\w+)` \|", _page("docs/checkpoints.md"), re.MULTILINE))
+    called = {"choice", "Assumption"}
+    keys = {
+        str(node.args[0].value)
+        for path in (_ROOT / "export" / "architectures").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)
+        if (node.func.id if isinstance(node.func, ast.Name) else node.func.attr) in called
+        if node.args and isinstance(node.args[0], ast.Constant)
+    }
+    assert keys == rows and len(keys) > 15
+
+
+def test_the_map_of_the_code_shows_every_folder() -> None:
+    page = _page("ARCHITECTURE.md")
+    packages = ("deploy", "export", "calibration")
+    files = [file for name in packages for file in (_ROOT / name).rglob("*.py")]
+    folders = {file.parent.relative_to(_ROOT).as_posix() for file in files}
+    assert not {folder for folder in folders if f"`{folder}/`" not in page}
+
+
 def test_the_changelog_knows_the_version_or_has_unreleased_changes() -> None:
     assert re.search(rf"^## \[(Unreleased|{re.escape(version('resdeploy'))})\]",
                      _page("CHANGELOG.md"), re.MULTILINE)  # fmt: skip
+
+
+def test_the_readme_is_short() -> None:
+    assert len(_page("README.md").splitlines()) <= 150
+
+
+def _reference_of(script: str) -> str:
+    """What a script in examples/ writes as its page."""
+    spec = spec_from_file_location(script, _ROOT / "examples" / f"{script}.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.reference())
+
+
+def test_the_page_of_commands_is_what_they_print() -> None:
+    # spaces apart, which change with click; a command that was asked alone has no -h
+    written, printed = _page("docs/commands.md"), _reference_of("command_reference")
+    assert written.replace("-h, ", "").split() == printed.replace("-h, ", "").split()
+
+
+def test_the_page_of_python_names_is_what_their_docstrings_say() -> None:
+    assert _page("docs/api-reference.md") == _reference_of("api_reference")
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_remark(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "WARNING" not in done.stderr and (tmp_path / "site" / "commands" / "index.html").is_file()
+    )
+
+
+def test_every_page_stands_in_the_sites_menu_and_in_llms_txt() -> None:
+    pages = {page.name for page in (_ROOT / "docs").glob("*.md")}
+    assert set(re.findall(r"([\w-]+\.md)$", _page("mkdocs.yml"), re.MULTILINE)) == pages
+    # index.md is what llms.txt is itself
+    assert set(re.findall(r"\]\(([\w-]+\.md)\)", _page("docs/llms.txt"))) == pages - {"index.md"}
+
+
+def test_the_schema_holds_for_what_an_export_writes_and_fails_for_what_is_wrong(
+    flower_bundle: Path,
+) -> None:
+    schema = json.loads(_page("docs/bundle.schema.json"))
+    manifest = json.loads((flower_bundle / "manifest.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(manifest, schema)
+    assert set(manifest) - {"sha256"} <= set(schema["properties"])
+    wrong: list[dict[str, object]] = [
+        {"labels": "daisy"}, {"format_version": 2}, {"variants": {"int4": {}}},
+    ]  # fmt: skip
+    for change in wrong:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(manifest | change, schema)
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for package in ("deploy", "export")
+        for path in (_ROOT / package).rglob("*.py")
+    )
+    joined = re.sub(r'"\s*\n\s*f?"', "", code)  # texts that go over several lines
+    messages = re.findall(r"^\| `([^`]+)` \|", _page("docs/troubleshooting.md"), re.MULTILINE)
+    assert len(messages) > 12
+    missing = []
+    for message in messages:
+        parts = re.split(r"…|\b[NM]\b|'x'|sm_\d+|\d+%", message)
+        if max(parts, key=len).strip(" ;:,") not in joined:
+            missing.append(message)
+    assert missing == []
+
+
+def test_python_of_the_readme_and_the_page_on_python_runs(
+    flower_bundle: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = shutil.copytree(flower_bundle, tmp_path / "flowers.bundle")
+    for variant in ("fp16", "int8", "int8-cpu"):  # other precisions in name only
+        add_variant(bundle, variant, tiny_graph())
+    (tmp_path / "flowers_mobilenet_v2.bundle").symlink_to(bundle)
+    for name, image in zip(("tulip", "a", "b"), image_folder.iterdir(), strict=False):
+        shutil.copy(image, tmp_path / f"{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {"frame": np.zeros((8, 9, 3), np.uint8), "batch": np.zeros((2, 3, 32, 32), np.float32)}
+    for page in ("README.md", "docs/api.md"):
+        (block,) = _blocks(_page(page), "python")
+        exec(compile(block, page, "exec"), known := dict[str, Any](names))
+        assert "load" in known

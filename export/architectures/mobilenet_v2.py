@@ -8,22 +8,37 @@ weights. Which blocks stride is not: where the blocks are those of the paper, n 
 the strides; otherwise a stage begins where t or c changes and the paper's strides are assumed in
 turn. Sandler et al., arXiv:1801.04381, table 2.
 
-Dialects: torchvision; tonylins' flat blocks (`conv.3` for `conv.1.0`) and `conv` for the last
-convolution; timm's `conv_stem`, `blocks.S.B.conv_pw`, `conv_head`.
+Networks for small images keep the names and change the strides, of the stem too, which is why both
+are assumed. kuangliu's has a 1x1 convolution on the shortcut where the width changes and the stride
+is 1; there the strides can be read.
 """
 
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from torch import nn
-from torchvision.models.mobilenetv2 import MobileNetV2
-from torchvision.ops.misc import Conv2dNormActivation
+from resdeploy.export.architectures import family as network
+from resdeploy.export.architectures.family import (
+    Assumption,
+    Family,
+    Head,
+    Network,
+    Settings,
+    choice,
+    conv_bn,
+)
+from resdeploy.export.architectures.mobilenet_v2_names import (
+    STEMS,
+    by_position,
+    habits,
+    translate,
+)
+from resdeploy.export.architectures.units import Shapes
 
-from resdeploy.export.architectures import network
-from resdeploy.export.architectures.network import Family, Head, Network, Settings, Shapes, conv_bn
+if TYPE_CHECKING:
+    from torch import nn
 
 # The paper's table 2: t, c, n and the stride of each stage's first block.
 _PAPER = (
@@ -37,28 +52,22 @@ _PAPER = (
 )
 # Multipliers in use come first, so that one that rounds to the same widths does not take its name.
 _USUAL_WIDTHS = (1.0, 1.4, 1.3, 0.75, 0.5, 0.35, 0.25, 0.1)
+# Strides of the stages in networks for 32x32 images.
+_SMALL_IMAGES = ("1,1,2,2,1,2,1", "1,2,2,2,1,1,1")
 _WIDTHS = (*_USUAL_WIDTHS, *(step / 20 for step in range(1, 61)))
-# tonylins numbers a block's layers through (3 and 6 follow activations), torchvision nests them.
-_FLAT_WIDENING = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
-_FLAT_PLAIN = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
-_TIMM_WIDENING = {
-    "conv_pw": "0.0",
-    "bn1": "0.1",
-    "conv_dw": "1.0",
-    "bn2": "1.1",
-    "conv_pwl": "2",
-    "bn3": "3",
-}
-_TIMM_PLAIN = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
 
 
 @dataclass(frozen=True)
 class Block:
-    """An inverted residual: channels inside and out; `widens` where it has the first 1x1."""
+    """An inverted residual: channels inside and out.
+
+    `widens` where it has the first 1x1, `projects` where its shortcut has one.
+    """
 
     hidden: int
     out: int
     widens: bool
+    projects: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,55 +75,15 @@ class Layout:
     """All widths of a network; `starts` are the indices of the blocks that begin a stage."""
 
     stem: int
+    stem_kernel: int
     blocks: tuple[Block, ...]
     last: int
     starts: tuple[int, ...]
 
-
-def _translate(shapes: Shapes) -> dict[str, str]:
-    rename = _from_timm if "conv_stem.weight" in shapes else _from_tonylins
-    names = rename(shapes)
-    for canonical, name in network.translate_head(shapes, "classifier").items():
-        names.pop(name, None)
-        names[canonical] = name
-    return names
-
-
-def _from_tonylins(shapes: Shapes) -> dict[str, str]:
-    flat = network.is_conv(shapes, "features.1.conv.0.weight")
-    blocks = {name.split(".")[1] for name in shapes if re.match(r"features\.\d+\.conv\.", name)}
-    names = {}
-    for name in shapes:
-        parts = name.split(".")
-        if flat and len(parts) == 5 and parts[2] == "conv":
-            widens = f"features.{parts[1]}.conv.6.weight" in shapes
-            parts[3] = (_FLAT_WIDENING if widens else _FLAT_PLAIN).get(parts[3], parts[3])
-        elif parts[0] == "conv":
-            parts[0] = f"features.{len(blocks) + 1}"
-        names[".".join(parts)] = name
-    return names
-
-
-def _from_timm(shapes: Shapes) -> dict[str, str]:
-    found = {
-        tuple(name.split(".")[1:3]) for name in shapes if re.match(r"blocks\.\d+\.\d+\.", name)
-    }
-    blocks = sorted(found, key=lambda block: (int(block[0]), int(block[1])))
-    index = {block: number for number, block in enumerate(blocks, start=1)}
-    ends = {"conv_stem": "0.0", "bn1": "0.1"}
-    ends |= {"conv_head": f"{len(blocks) + 1}.0", "bn2": f"{len(blocks) + 1}.1"}
-    names = {}
-    for name in shapes:
-        parts = name.split(".")
-        if parts[0] in ends:
-            parts[0] = f"features.{ends[parts[0]]}"
-        elif parts[0] == "blocks" and len(parts) == 5:
-            widens = f"blocks.{parts[1]}.{parts[2]}.conv_pwl.weight" in shapes
-            layer = (_TIMM_WIDENING if widens else _TIMM_PLAIN).get(parts[3], parts[3])
-            number = index[parts[1], parts[2]]
-            parts = [f"features.{number}.conv.{layer}", parts[4]]
-        names[".".join(parts)] = name
-    return names
+    @property
+    def small_images(self) -> bool:
+        """Whether its form is one that only networks for 32x32 images have."""
+        return self.stem_kernel == 1 or any(block.projects for block in self.blocks)
 
 
 def _read(shapes: Shapes) -> Network | None:
@@ -127,12 +96,13 @@ def _read(shapes: Shapes) -> Network | None:
         if not network.is_conv(shapes, narrow):
             return None
         out, hidden = shapes[narrow][:2]
-        blocks.append(Block(hidden, out, widens))
+        projects = network.is_conv(shapes, f"features.{len(blocks) + 1}.shortcut.0.weight")
+        blocks.append(Block(hidden, out, widens, projects))
     last = f"features.{len(blocks) + 1}.0.weight"
     if not blocks or not network.is_conv(shapes, last):
         return None
-    stem = shapes["features.0.0.weight"][0]
-    layout = Layout(stem, tuple(blocks), shapes[last][0], _starts(stem, blocks))
+    stem, _, kernel, _ = shapes["features.0.0.weight"]
+    layout = Layout(stem, kernel, tuple(blocks), shapes[last][0], _starts(stem, blocks))
     return _network(layout, network.read_head(shapes, "classifier"))
 
 
@@ -154,7 +124,7 @@ def _paper_layout(width: float) -> Layout:
             out = _rounded(c * width)
             blocks.append(Block(inputs * t, out, t != 1))
             inputs = out
-    return Layout(stem, tuple(blocks), _rounded(1280 * max(1.0, width)), tuple(starts))
+    return Layout(stem, 3, tuple(blocks), _rounded(1280 * max(1.0, width)), tuple(starts))
 
 
 def _rounded(channels: float) -> int:
@@ -167,7 +137,7 @@ def _width_of(stem: int, blocks: Sequence[Block]) -> float | None:
     for width in _WIDTHS:
         if _rounded(32 * width) == stem:
             layout = _paper_layout(width)
-            if layout.blocks == tuple(blocks):
+            if layout.blocks == tuple(replace(block, projects=False) for block in blocks):
                 return width
     return None
 
@@ -185,7 +155,7 @@ def _starts(stem: int, blocks: Sequence[Block]) -> tuple[int, ...]:
 
 
 def _network(layout: Layout, head: Head) -> Network:
-    expected = dict(conv_bn("features.0.0", "features.0.1", layout.stem, 3, 3))
+    expected = dict(conv_bn("features.0.0", "features.0.1", layout.stem, 3, layout.stem_kernel))
     inputs = layout.stem
     for index, block in enumerate(layout.blocks, start=1):
         name = f"features.{index}.conv"
@@ -196,6 +166,9 @@ def _network(layout: Layout, head: Head) -> Network:
         expected.update(conv_bn(f"{filters}.0", f"{filters}.1", block.hidden, 1, 3))
         ends = f"{name}.{narrow}", f"{name}.{narrow + 1}"
         expected.update(conv_bn(*ends, block.out, block.hidden, 1))
+        if block.projects:
+            shortcut = f"features.{index}.shortcut"
+            expected.update(conv_bn(f"{shortcut}.0", f"{shortcut}.1", block.out, inputs, 1))
         inputs = block.out
     last = f"features.{len(layout.blocks) + 1}"
     expected.update(conv_bn(f"{last}.0", f"{last}.1", layout.last, inputs, 1))
@@ -206,19 +179,40 @@ def _network(layout: Layout, head: Head) -> Network:
         head=head,
         expected=expected,
         build=partial(_build, layout, head),
-        assumptions=(
-            network.strides(_usual_strides(layout)),
-            network.activation("relu6"),
-            network.BN_EPS,
-            *network.head_assumptions(head),
-        ),
+        assumptions=(*_assumptions(layout), *network.head_assumptions(head)),
         evidence=_evidence(layout),
+        input_size_px=32 if layout.small_images else 224,
+        preprocess="cifar" if layout.small_images else "imagenet",
     )
+
+
+def _assumptions(layout: Layout) -> tuple[Assumption, ...]:
+    stem = ("1", "2") if layout.small_images else ("2", "1")
+    projects = any(block.projects for block in layout.blocks)
+    found = [
+        choice("stem_stride", stem, "the first convolution has stride {}"),
+        network.strides(_usual_strides(layout), *_SMALL_IMAGES),
+        network.activation("relu" if projects else "relu6"),  # as kuangliu's
+        network.BN_EPS,
+    ]
+    if layout.stem_kernel == 1:
+        # weiaicunzai's, the one such network in circulation, pads its 1x1 convolution
+        found.append(choice("stem_padding", ("1", "0"), "the first convolution pads by {}"))
+    return tuple(found)
 
 
 def _usual_strides(layout: Layout) -> str:
     stages = len(layout.starts)
+    if any(block.projects for block in layout.blocks):
+        inputs = [layout.stem, *(block.out for block in layout.blocks)]
+        strided = (
+            layout.blocks[start].out != inputs[start] and not layout.blocks[start].projects
+            for start in layout.starts
+        )
+        return ",".join("2" if here else "1" for here in strided)
     usual = [str(stride) for *_, stride in _PAPER] + ["1"] * stages
+    if layout.stem_kernel == 1:
+        usual[: len(_PAPER)] = _SMALL_IMAGES[1].split(",")
     return ",".join(usual[:stages])
 
 
@@ -250,30 +244,24 @@ def _evidence(layout: Layout) -> tuple[str, ...]:
     return read, f"every width is the paper's times {width:g}, rounded to 8"
 
 
-def _build(layout: Layout, head: Head, settings: Settings) -> nn.Module:
-    digits = dict(zip(layout.starts, settings["strides"].split(","), strict=True))
-    # Torchvision takes the stem from the multiplier; one row per block gives the rest exactly.
-    multiplier = layout.stem / 32
-    rows: list[list[float]] = []
-    inputs = layout.stem
-    for index, block in enumerate(layout.blocks):
-        t = block.hidden / inputs
-        if block.widens and t == 1:
-            t = math.nextafter(1, 2)  # exactly 1 would leave the widening convolution out
-        rows.append([t, block.out / multiplier, 1, int(digits.get(index, "1"))])
-        inputs = block.out
-    model: nn.Module = MobileNetV2(1, multiplier, rows, round_nearest=1)
-    last = Conv2dNormActivation(inputs, layout.last, kernel_size=1, activation_layer=nn.ReLU6)
-    model.set_submodule(f"features.{len(layout.blocks) + 1}", last)
-    model.classifier = network.build_head(head, settings)
-    return model
+def _build(layout: Layout, head: Head, settings: Settings) -> "nn.Module":
+    from resdeploy.export.architectures.modules.mobilenet_v2 import MobileNetV2, Row
+
+    strides = dict(zip(layout.starts, settings["strides"].split(","), strict=True))
+    rows = [
+        Row(block.hidden, block.out, block.widens, block.projects, int(strides.get(index, "1")))
+        for index, block in enumerate(layout.blocks)
+    ]
+    return MobileNetV2((layout.stem, layout.stem_kernel), rows, layout.last, head, settings)
 
 
 FAMILY = Family(
     name="mobilenet_v2",
-    stems=("features.0.0.weight", "conv_stem.weight"),
-    translate=_translate,
+    stems=STEMS,
+    translate=translate,
     read=_read,
     named=_named,
     references=("mobilenet_v2",),
+    by_position=by_position,
+    habits=habits,
 )

@@ -1,8 +1,6 @@
-"""ResNet, wide ResNet and ResNeXt of any depth, cardinality and base width.
+"""ResNet, wide ResNet and ResNeXt of any depth, width and cardinality, and their usual variants.
 
-As torchvision has them:
-
-    conv1 7x7/2 → max pool/2 → layer1 … layer4 → global average → fc
+    stem 7x7/2, or three 3x3 → max pool/2 → layer1 … layerN → global average → fc
 
 Read from the shapes, W(x) being the shape of a weight (out, in per group, kernel, kernel):
 
@@ -12,253 +10,138 @@ Read from the shapes, W(x) being the shape of a weight (out, in per group, kerne
     base width         W(layer1.0.conv2)[0] / groups
 
 He et al., arXiv:1512.03385; Xie et al., arXiv:1611.05431; Zagoruyko and Komodakis,
-arXiv:1605.07146. Torchvision strides in the 3x3 convolution of a bottleneck (Goyal et al.,
-arXiv:1706.02677, "v1.5"), the Caffe original in the 1x1: weights are the same, so it is assumed.
+arXiv:1605.07146; squeeze and excitation, arXiv:1709.01507; deep stem and pooled shortcuts
+(ResNet-C and -D), He et al., arXiv:1812.01187. Torchvision strides in the 3x3 convolution of a
+bottleneck (Goyal et al., arXiv:1706.02677, "v1.5"), the Caffe original in the 1x1: weights are the
+same, so it is assumed.
 """
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
-from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-
-from resdeploy.deploy.errors import InputError
-from resdeploy.export.architectures import network
-from resdeploy.export.architectures.network import (
-    Assumption,
-    Family,
-    Head,
-    Network,
-    Settings,
-    Shape,
-    Shapes,
-    conv_bn,
+from resdeploy.export.architectures import family as network
+from resdeploy.export.architectures.family import Family, Head, Network
+from resdeploy.export.architectures.residual import (
+    DEEP_STEM,
+    Block,
+    Conv,
+    Residual,
+    read_residual,
 )
+from resdeploy.export.architectures.residual_names import STEMS, habits, translate
+from resdeploy.export.architectures.residual_network import residual_network
+from resdeploy.export.architectures.residual_order import by_position
+from resdeploy.export.architectures.units import Shapes
 
 _PLANES = (64, 128, 256, 512)
-_STRIDES = "1,2,2,2"
-# A body saved as nn.Sequential(*list(resnet.children())[:-1]) numbers what torchvision names.
-_NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The residual stages of a network.
-
-    Attributes:
-        bottleneck: 1x1, 3x3, 1x1 convolutions rather than two 3x3.
-        layers: blocks per stage; planes: torchvision's name for the stage's width before expansion.
-        groups, base_width: of a bottleneck's 3x3 convolution; 1 and 64 otherwise.
-        projected: per stage, whether its first block has a 1x1 convolution on the shortcut.
-    """
-
-    bottleneck: bool
-    layers: tuple[int, ...]
-    planes: tuple[int, ...] = _PLANES
-    groups: int = 1
-    base_width: int = 64
-    projected: tuple[bool, ...] = (False, True, True, True)
-
-    @property
-    def features(self) -> int:
-        """Channels that come out of the last stage."""
-        return self.planes[-1] * (4 if self.bottleneck else 1)
-
-
-_TORCHVISION = {
-    "resnet18": Blocks(False, (2, 2, 2, 2)),
-    "resnet34": Blocks(False, (3, 4, 6, 3)),
-    "resnet50": Blocks(True, (3, 4, 6, 3)),
-    "resnet101": Blocks(True, (3, 4, 23, 3)),
-    "resnet152": Blocks(True, (3, 8, 36, 3)),
-    "resnext50_32x4d": Blocks(True, (3, 4, 6, 3), groups=32, base_width=4),
-    "resnext101_32x8d": Blocks(True, (3, 4, 23, 3), groups=32, base_width=8),
-    "resnext101_64x4d": Blocks(True, (3, 4, 23, 3), groups=64, base_width=4),
-    "wide_resnet50_2": Blocks(True, (3, 4, 6, 3), base_width=128),
-    "wide_resnet101_2": Blocks(True, (3, 4, 23, 3), base_width=128),
+_EXPANSION = 4
+_STEM = (Conv(64, 3, 1, 7),)
+# name -> bottleneck, blocks per stage, groups, base width
+_TORCHVISION: dict[str, tuple[bool, tuple[int, ...], int, int]] = {
+    "resnet18": (False, (2, 2, 2, 2), 1, 64),
+    "resnet34": (False, (3, 4, 6, 3), 1, 64),
+    "resnet50": (True, (3, 4, 6, 3), 1, 64),
+    "resnet101": (True, (3, 4, 23, 3), 1, 64),
+    "resnet152": (True, (3, 8, 36, 3), 1, 64),
+    "resnext50_32x4d": (True, (3, 4, 6, 3), 32, 4),
+    "resnext101_32x8d": (True, (3, 4, 23, 3), 32, 8),
+    "resnext101_64x4d": (True, (3, 4, 23, 3), 64, 4),
+    "wide_resnet50_2": (True, (3, 4, 6, 3), 1, 128),
+    "wide_resnet101_2": (True, (3, 4, 23, 3), 1, 128),
 }
 
 
-def translate(shapes: Shapes) -> dict[str, str]:
-    """Torchvision's names for kuangliu's `shortcut`, a numbered Sequential, and any head."""
-    numbered = "4.0.conv1.weight" in shapes
-    names = {}
-    for name in shapes:
-        canonical = re.sub(r"^(layer\d+\.\d+)\.shortcut\.", r"\1.downsample.", name)
-        first, _, rest = canonical.partition(".")
-        if numbered and first in _NUMBERED:
-            canonical = f"{_NUMBERED[first]}.{rest}"
-        names[canonical] = name
-    for canonical, name in network.translate_head(shapes, "fc").items():
-        names.pop(name, None)
-        names[canonical] = name
-    return names
-
-
-def read_blocks(shapes: Shapes, stages: Sequence[int]) -> Blocks | None:
-    """The stages layer1, layer2, … numbered by `stages`, or None if the first is not residual."""
-    if not (network.is_conv(shapes, "conv1.weight") and _is_block(shapes, "layer1.0")):
-        return None
-    first = shapes["layer1.0.conv2.weight"]
-    bottleneck = "layer1.0.conv3.weight" in shapes
-    groups = max(1, first[0] // first[1]) if bottleneck else 1
-    layers, planes, projected = [], [], []
-    for stage in stages:
-        count = 0
-        while f"layer{stage}.{count}.conv1.weight" in shapes:
-            count += 1
-        last = f"layer{stage}.0.conv{3 if bottleneck else 2}.weight"
-        layers.append(count)
-        planes.append(shapes.get(last, (0,))[0] // (4 if bottleneck else 1))
-        projected.append(f"layer{stage}.0.downsample.0.weight" in shapes)
-    base_width = 64
-    if bottleneck and planes[0]:
-        base_width = round(first[0] / groups * 64 / planes[0])
-    return Blocks(bottleneck, tuple(layers), tuple(planes), groups, base_width, tuple(projected))
-
-
-def block_shapes(blocks: Blocks, inputs: int) -> Iterable[tuple[str, Shape]]:
-    """Names and shapes of all stages, fed by `inputs` channels."""
-    for stage, planes in enumerate(blocks.planes):
-        width = int(planes * (blocks.base_width / 64)) * blocks.groups
-        out = planes * (4 if blocks.bottleneck else 1)
-        for index in range(blocks.layers[stage]):
-            name = f"layer{stage + 1}.{index}"
-            conv = [f"{name}.conv{number}" for number in (1, 2, 3)]
-            norm = [f"{name}.bn{number}" for number in (1, 2, 3)]
-            if blocks.bottleneck:
-                yield from conv_bn(conv[0], norm[0], width, inputs, 1)
-                yield from conv_bn(conv[1], norm[1], width, width // blocks.groups, 3)
-                yield from conv_bn(conv[2], norm[2], out, width, 1)
+def _usual(bottleneck: bool, counts: tuple[int, ...], groups: int, base_width: int) -> Residual:
+    """The stages as torchvision builds them."""
+    stages: list[tuple[Block, ...]] = []
+    inputs = _STEM[0].out
+    for stage, count in enumerate(counts):
+        planes = _PLANES[0] * 2**stage
+        blocks = []
+        for index in range(count):
+            width = planes * base_width // 64 * groups
+            out = planes * (_EXPANSION if bottleneck else 1)
+            convs: tuple[Conv, ...]
+            if bottleneck:
+                inner = Conv(width, width, groups, 3)
+                convs = (Conv(width, inputs, 1, 1), inner, Conv(out, width, 1, 1))
             else:
-                yield from conv_bn(conv[0], norm[0], planes, inputs, 3)
-                yield from conv_bn(conv[1], norm[1], planes, planes, 3)
-            if index == 0 and blocks.projected[stage]:
-                yield from conv_bn(f"{name}.downsample.0", f"{name}.downsample.1", out, inputs, 1)
+                convs = (Conv(out, inputs, 1, 3), Conv(out, out, 1, 3))
+            projects = index == 0 and out != inputs
+            blocks.append(Block(convs, Conv(out, inputs, 1, 1) if projects else None))
             inputs = out
-
-
-def place_strides(stages: Iterable[nn.Sequential], settings: Settings) -> None:
-    """Give each stage's first block its stride, in its 3x3 or its first convolution."""
-    for stage, digit in zip(stages, settings["strides"].split(","), strict=True):
-        block: Any = stage[0]
-        stride = int(digit)
-        convs = [block.conv1, block.conv2]
-        at = 1 if isinstance(block, Bottleneck) and settings["stride"] == "3x3" else 0
-        convs[at].stride = (stride, stride)
-        convs[1 - at].stride = (1, 1)
-        if isinstance(block.downsample, nn.Sequential):
-            projection: Any = block.downsample[0]
-            projection.stride = (stride, stride)
-        elif block.downsample is None and stride != 1:
-            raise InputError(
-                f"--assume strides={settings['strides']}: a stage whose shortcut has no "
-                "convolution cannot have stride 2, give it 1"
-            )
-
-
-def stride_assumption(blocks: Blocks) -> tuple[Assumption, ...]:
-    """Where a bottleneck strides; a basic block has no choice."""
-    if not blocks.bottleneck:
-        return ()
-    sentence = "a bottleneck that halves the resolution does so in its {} convolution"
-    return (Assumption("stride", "3x3", "3x3|1x1", sentence, "1x1"),)
-
-
-def block_evidence(blocks: Blocks, shapes: Shapes) -> tuple[str, ...]:
-    """How `blocks` were read, as sentences."""
-    counts = "-".join(str(count) for count in blocks.layers)
-    if not blocks.bottleneck:
-        return (f"basic blocks (two 3x3 convolutions), {counts} per stage",)
-    width, per_group = shapes["layer1.0.conv2.weight"][:2]
-    return (
-        f"bottleneck blocks (there is a conv3), {counts} per stage",
-        f"layer1.0.conv2 is {width} wide with {per_group} input channels per group: "
-        f"{blocks.groups} group{'s' if blocks.groups > 1 else ''}, base width {blocks.base_width}",
-    )
-
-
-def _is_block(shapes: Shapes, name: str) -> bool:
-    return network.is_conv(shapes, f"{name}.conv1.weight") and network.is_conv(
-        shapes, f"{name}.conv2.weight"
-    )
+        stages.append(tuple(blocks))
+    return Residual(_STEM, tuple(stages))
 
 
 def _read(shapes: Shapes) -> Network | None:
-    blocks = read_blocks(shapes, (1, 2, 3, 4))
-    if blocks is None or shapes["conv1.weight"][2] != 7 or not all(blocks.layers):
+    spec = read_residual(shapes)
+    if spec is None or spec.small_stem:
         return None
-    # Only depth, groups and base width vary in torchvision's class; the rest must be as it has it.
-    blocks = replace(blocks, planes=_PLANES, projected=(blocks.bottleneck, True, True, True))
-    if not blocks.bottleneck:
-        blocks = replace(blocks, groups=1, base_width=64)
-    else:
-        width = shapes["layer1.0.conv2.weight"][0]
-        blocks = replace(blocks, base_width=max(1, width // blocks.groups))
-    head = network.read_head(shapes, "fc")
-    return replace(_network(blocks, head), evidence=block_evidence(blocks, shapes))
+    return _network(spec, network.read_head(shapes, "fc"))
 
 
 def _named(name: str, head: Head) -> Network | None:
-    blocks = _TORCHVISION.get(name)
-    if blocks is None:
-        return None
-    return _network(replace(blocks, projected=(blocks.bottleneck, True, True, True)), head)
+    usual = _TORCHVISION.get(name)
+    return None if usual is None else _network(_usual(*usual), head)
 
 
-def _network(blocks: Blocks, head: Head) -> Network:
-    expected = dict(conv_bn("conv1", "bn1", 64, 3, 7))
-    expected.update(block_shapes(blocks, 64))
-    expected.update(network.head_shapes(head, "fc", blocks.features))
-    return Network(
-        name=_name(blocks),
-        features=blocks.features,
-        head=head,
-        expected=expected,
-        build=partial(_build, blocks, head),
-        assumptions=(
-            *stride_assumption(blocks),
-            network.strides(_STRIDES),
-            network.activation("relu"),
-            network.BN_EPS,
-            *network.head_assumptions(head),
-        ),
-        evidence=(),
+def _network(spec: Residual, head: Head) -> Network:
+    return residual_network(_name(spec), spec, head)
+
+
+def _name(spec: Residual) -> str:
+    """Torchvision's name where it has one, else what differs from the nearest usual network."""
+    plain = replace(
+        spec,
+        stem=_STEM if len(spec.stem) == len(DEEP_STEM) else spec.stem,
+        stages=tuple(tuple(_plain(block) for block in stage) for stage in spec.stages),
+        pooled_shortcut=False,
     )
+    block = spec.stages[0][0]
+    attention = "se_" if block.squeeze else "eca_" if block.local_kernel else ""
+    stem = "" if len(spec.stem) == 1 else "d" if spec.pooled_shortcut else "c"
+    for name, usual in _TORCHVISION.items():
+        if _same_widths(plain, _usual(*usual)):
+            return f"{attention}{name}{stem}"
+    counts = "-".join(str(count) for count in spec.counts)
+    inner = block.convs[1]
+    kind = f"basic {counts}"
+    if spec.bottleneck:
+        base = inner.out // inner.groups
+        kind = f"{counts}, {inner.groups}x{base}d"
+        if (inner.groups, base) == (1, _PLANES[0]):
+            kind = f"bottleneck {counts}"
+    if plain != _usual(spec.bottleneck, spec.counts, inner.groups, inner.out // inner.groups):
+        outs = [stage[-1].out for stage in spec.stages]
+        if outs != [planes * (_EXPANSION if spec.bottleneck else 1) for planes in _PLANES]:
+            kind += f", {'-'.join(map(str, outs))} wide"
+    return f"{attention}resnet{stem}({kind})"
 
 
-def _name(blocks: Blocks) -> str:
-    for name, known in _TORCHVISION.items():
-        if replace(blocks, projected=known.projected) == known:
-            return name
-    counts = "-".join(str(count) for count in blocks.layers)
-    if not blocks.bottleneck:
-        return f"resnet(basic {counts})"
-    if (blocks.groups, blocks.base_width) == (1, 64):
-        return f"resnet(bottleneck {counts})"
-    return f"resnet({counts}, {blocks.groups}x{blocks.base_width}d)"
+def _plain(block: Block) -> Block:
+    return replace(block, squeeze=0, local_kernel=0)
 
 
-def _build(blocks: Blocks, head: Head, settings: Settings) -> nn.Module:
-    model: nn.Module = ResNet(
-        Bottleneck if blocks.bottleneck else BasicBlock,
-        list(blocks.layers),
-        groups=blocks.groups,
-        width_per_group=blocks.base_width,
-    )
-    place_strides([getattr(model, f"layer{stage}") for stage in (1, 2, 3, 4)], settings)
-    model.fc = network.build_head(head, settings)
-    return model
+def _same_widths(spec: Residual, usual: Residual) -> bool:
+    """Whether they agree but for the inputs of the first block, which follow the stem."""
+    if spec.stem != usual.stem and spec.stages[0][0].inputs == usual.stages[0][0].inputs:
+        return False
+    first, other = spec.stages[0][0], usual.stages[0][0]
+    if first.inputs != other.inputs:
+        convs = (replace(first.convs[0], inputs=other.inputs), *first.convs[1:])
+        projection = other.projection
+        stages = ((Block(convs, projection), *spec.stages[0][1:]), *spec.stages[1:])
+        return stages == usual.stages
+    return spec.stages == usual.stages
 
 
 FAMILY = Family(
     name="resnet",
-    stems=("conv1.weight", "0.weight"),
+    stems=STEMS,
     translate=translate,
     read=_read,
     named=_named,
     references=("resnet18", "resnet50"),
+    by_position=by_position,
+    habits=habits,
 )

@@ -1,8 +1,8 @@
-"""Runs resdeploy on Arm without an Arm machine: `make arm64-test [ARGS="BUNDLE PICTURES"]`.
+"""Runs resdeploy on Arm without an Arm machine: `make arm64-test [ARGS="BUNDLE IMAGES"]`.
 
 A Debian arm64 root, aarch64 wheels of resdeploy's base install and of onnxruntime, and qemu's user
 emulation run `resdeploy predict` and `resdeploy verify` on a bundle, and the logits for its
-reference pictures are compared with x86: float to 1e-3, INT8 by the share of equal top-1 classes.
+reference images are compared with x86: float to 1e-3, INT8 by the share of equal top-1 classes.
 It proves that the base install holds neither x86 code nor torch. Emulated speed says nothing about
 a device, and there is no GPU in it. Without a bundle named, the example's digits are exported and
 quantized first.
@@ -41,13 +41,13 @@ FLOAT_TOLERANCE = 1e-3
 HALF_TOLERANCE = 1e-2
 LEAST_INT8_AGREEMENT = 0.9
 
-COMMAND_LINE = "from resdeploy.deploy.cli import main; main()"
+COMMAND_LINE = "from resdeploy.deploy.cli.main import main; main()"
 
-# Runs on both machines: logits of the reference pictures in every precision the bundle holds.
+# Runs on both machines: logits of the reference images in every precision the bundle holds.
 LOGITS = """
 import sys, numpy as np
 from resdeploy.deploy import load, read_bundle
-from resdeploy.deploy.recording import read_reference
+from resdeploy.deploy.bundle.reference import read_reference
 bundle, target = sys.argv[1:]
 inputs = read_reference(__import__("pathlib").Path(bundle) / "reference.npz").inputs[:8]
 held = read_bundle(__import__("pathlib").Path(bundle)).manifest.variants
@@ -64,16 +64,16 @@ np.savez(target, **found)
 def main() -> int:
     """Prepare what is missing, run, compare; the exit status."""
     if len(sys.argv) not in (1, 3):
-        raise SystemExit("usage: run.py [BUNDLE PICTURES]")
+        raise SystemExit("usage: run.py [BUNDLE IMAGES]")
     check_tools()
-    bundle, pictures = (Path(word).resolve() for word in sys.argv[1:] or prepare_bundle())
+    bundle, images = (Path(word).resolve() for word in sys.argv[1:] or prepare_bundle())
     prepare_root()
     prepare_site()
     check_site()
 
     start = time.monotonic()
     say(emulated("-c", "import platform; print(platform.machine(), platform.python_version())"))
-    few = sorted(pictures.rglob("*.png"))[:2] or sorted(pictures.rglob("*.jpg"))[:2]
+    few = sorted(images.rglob("*.png"))[:2] or sorted(images.rglob("*.jpg"))[:2]
     cli = ("-c", COMMAND_LINE)
     answers = json.loads(emulated(*cli, "predict", bundle, *few, "--top", "1", "--json"))
     for answer in answers:
@@ -99,19 +99,19 @@ def check_tools() -> None:
 
 
 def prepare_bundle() -> tuple[Path, Path]:
-    """The example's digits in every precision, and pictures of them."""
-    bundle, pictures = WORK / "digits.bundle", WORK / "pictures"
+    """The example's digits in every precision, and images of them."""
+    bundle, images = WORK / "digits.bundle", WORK / "images"
     if not (bundle / "int8.onnx").exists():
         say("exporting and quantizing the example's digits")
         sys.path.insert(0, str(EXAMPLES))
-        from digits import write_pictures
+        from digits import write_images
 
-        write_pictures("train", pictures)
+        write_images("train", images)
         sizes = ["--input-size", "64", "--resize", "64", "--precision", "fp32,fp16,int8"]
         command = [sys.executable, "-c", COMMAND_LINE, "export"]
         command += [str(EXAMPLES / "digits_mobilenet_v2.pth"), "-o", str(bundle), "--overwrite"]
-        run_quietly([*command, *sizes, "--calib", str(pictures)])
-    return bundle, pictures
+        run_quietly([*command, *sizes, "--calib", str(images)])
+    return bundle, images
 
 
 def prepare_root() -> None:
@@ -192,7 +192,7 @@ def compare(precision: str, arm: np.ndarray, x86: np.ndarray) -> bool:
     agreement = float((arm.argmax(1) == x86.argmax(1)).mean())
     say(
         f"{precision}: logits differ by at most {difference:.2g}, "
-        f"{agreement:.0%} of {len(arm)} pictures in the same class"
+        f"{agreement:.0%} of {len(arm)} images in the same class"
     )
     if precision == "int8":
         return agreement >= LEAST_INT8_AGREEMENT

@@ -6,11 +6,14 @@ from functools import cache
 import onnx
 import pytest
 import torch
-import torchvision
+from torchvision.models.mobilenetv2 import MobileNetV2
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from resdeploy.export.fold_batchnorm import fold_batchnorm
-from resdeploy.export.simplify import simplify
-from resdeploy.export.trace import trace
+from resdeploy.export.graph.fold_batchnorm import fold_batchnorm
+from resdeploy.export.graph.simplify import simplify
+from resdeploy.export.graph.trace import trace
+from tests.builders import randomize_batch_norms
+from tests.networks import NarrowResNet
 
 
 class _Block(torch.nn.Module):
@@ -40,29 +43,19 @@ def _cifar_resnet8() -> torch.nn.Module:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-def _with_lively_batch_norms(module: torch.nn.Module) -> torch.nn.Module:
-    """Statistics as training leaves them, not the 0 and 1 of a fresh network."""
-    for part in module.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.running_mean = torch.empty(part.num_features).normal_(0, 0.1)
-            part.running_var = torch.empty(part.num_features).uniform_(0.5, 1.5)
-            torch.nn.init.uniform_(part.weight, 0.5, 1.2)
-            torch.nn.init.normal_(part.bias, 0, 0.1)
-    return module.eval()
-
-
-def _module(name: str) -> torch.nn.Module:
-    if name == "cifar_resnet8":
-        return _cifar_resnet8()
-    module: torch.nn.Module = getattr(torchvision.models, name)(num_classes=10)
-    return module
+_MODULES: dict[str, Callable[[], torch.nn.Module]] = {
+    "cifar_resnet8": _cifar_resnet8,
+    "resnet18": lambda: NarrowResNet(BasicBlock, [2, 2, 2, 2]),
+    "resnext50": lambda: NarrowResNet(Bottleneck, [3, 4, 6, 3], groups=8, width_per_group=16),
+    "mobilenet_v2": lambda: MobileNetV2(num_classes=10),
+}
 
 
 @cache
 def _graph(name: str) -> bytes:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = _with_lively_batch_norms(_module(name))
+        module = randomize_batch_norms(_MODULES[name]())
     folded = fold_batchnorm(trace(module, input_size_px=32 if "cifar" in name else 64))
     serialized: bytes = simplify(folded.model).SerializeToString()
     return serialized

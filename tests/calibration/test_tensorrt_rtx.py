@@ -13,13 +13,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from resdeploy.calibration.collect import collect
-from resdeploy.calibration.high_bias import centre
-from resdeploy.calibration.layers import layers
-from resdeploy.calibration.observers import Extremes
-from resdeploy.calibration.plan import plan
-from resdeploy.calibration.qdq import QdqTarget, insert_qdq, round_to_nearest
-from resdeploy.calibration.range_choice import min_max
+from resdeploy.calibration.graph.layers import layers
+from resdeploy.calibration.graph.placement import plan
+from resdeploy.calibration.graph.qdq import insert_qdq, round_to_nearest
+from resdeploy.calibration.observe.collect import collect
+from resdeploy.calibration.ranges.methods import min_max
+from resdeploy.calibration.ranges.observers import Extremes
+from resdeploy.calibration.weights.centre import centre
+from tests.calibration.topologies import TOPOLOGIES, noise, topology
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
@@ -67,17 +68,18 @@ def _convolutions(table: list[str]) -> Iterator[tuple[str, str, str]]:
         yield name[1], types[1], types[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", ["SM86", "SM120"])
-@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-fp16"])
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "mobilenet_v2"])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", ["resnet18", "resnext50", "mobilenet_v2"])
 def test_every_convolution_is_int8(
-    float_graph: Graphs, name: str, target: QdqTarget, capability: str
+    float_graph: Graphs, name: str, half: bool, capability: str
 ) -> None:
     model = float_graph(name)
     placed = plan(model)
     extremes = {tensor: Extremes() for tensor in placed.activations}
-    pictures = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
-    collect(model, [pictures], {tensor: [e] for tensor, e in extremes.items()})
+    images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
+    collect(model, [images], {tensor: [e] for tensor, e in extremes.items()})
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     quantized = insert_qdq(
         model,
@@ -85,23 +87,37 @@ def test_every_convolution_is_int8(
         {tensor: min_max(e) for tensor, e in extremes.items()},
         {weight: round_to_nearest(stored[weight]) for weight in placed.weights},
         {},
-        target=target,
+        half=half,
     )
     kernels = list(_convolutions(_layer_table(quantized, capability)))
     assert len(kernels) == sum(node.op_type == "Conv" for node in model.graph.node)
     assert {(of_input, of_weight) for _, of_input, of_weight in kernels} == {("Int8", "Int8")}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_every_topology_builds(name: str, half: bool) -> None:
+    model = topology(name)
+    extremes = {tensor: Extremes() for tensor in plan(model).activations}
+    collect(model, [noise(2, seed=0)], {tensor: [e] for tensor, e in extremes.items()})
+    ranges = {tensor: min_max(e) for tensor, e in extremes.items()}
+    quantized = insert_qdq(model, plan(model), ranges, {}, {}, half=half)
+    kernels = list(_convolutions(_layer_table(quantized, "SM86")))
+    assert {(of_input, of_weight) for _, of_input, of_weight in kernels} == {("Int8", "Int8")}
+
+
+@pytest.mark.slow
 def test_centred_ranges_cost_no_layer(float_graph: Graphs) -> None:
     model = float_graph("mobilenet_v2")
-    pictures = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
+    images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
     extremes = {tensor: Extremes() for tensor in plan(model).activations}
-    collect(model, [pictures], {tensor: [e] for tensor, e in extremes.items()})
+    collect(model, [images], {tensor: [e] for tensor, e in extremes.items()})
     ranges = {tensor: min_max(e) for tensor, e in extremes.items()}
     padded = [layer.name for layer in layers(model) if layer.depthwise][:1]
     centred = centre(model, ranges, padded=padded)
     tables = [
-        _layer_table(insert_qdq(graph, plan(graph), of, {}, {}, target="tensorrt"), "SM86")
+        _layer_table(insert_qdq(graph, plan(graph), of, {}, {}), "SM86")
         for graph, of in ((model, ranges), (centred.model, centred.ranges))
     ]
     assert len(tables[1]) == len(tables[0])

@@ -2,23 +2,27 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from PIL import Image
 
-from resdeploy.deploy.bundle import REFERENCE, describe_file, read_bundle, write_manifest
-from resdeploy.deploy.manifest import Manifest, ModelFacts, graph_metadata, input_spec, output_spec
-from resdeploy.deploy.preprocess import Preprocess
-from resdeploy.deploy.recording import Reference, write_reference
+from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.bundle.bundle import read_bundle
+from resdeploy.deploy.bundle.reference import Reference
+from resdeploy.deploy.images.preprocess import Preprocess, named
+from resdeploy.deploy.specs import Variant
+from tests import builders
 
-# Small pictures: a builder does not care, and exporting three families takes a third of the time.
+WriteBundle = Callable[..., Path]
+
+# Small images: a builder does not care, and exporting three families takes a third of the time.
 _SIDE_PX = 96
 
-# Three channels summed per picture: the weights are such that logits are easy to say in numpy.
+# Three channels summed per image: the weights are such that logits are easy to say in numpy.
 _TINY = """
 <ir_version: 8, opset_import: ["" : 17]>
 tiny (float[batch, 3, 16, 16] input) => (float[batch, 3] logits)
@@ -36,32 +40,18 @@ tiny (float[batch, 3, 16, 16] input) => (float[batch, 3] logits)
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Path:
     """A bundle with one fp32 graph of a few weights, written as an export writes it."""
-    folder = tmp_path / "tiny.bundle"
-    folder.mkdir()
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((3, 3, 1, 1)).astype(np.float32)
     fc = rng.standard_normal((3, 3)).astype(np.float32)
-    model = onnx.parser.parse_model(_TINY)
-    model.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
-    model.graph.initializer.append(numpy_helper.from_array(fc, "fc"))
-    preprocess = Preprocess("tiny", (16, 16), None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    manifest = Manifest(
-        model=ModelFacts("tiny", 18, 3, "0" * 64),
-        input=input_spec(16, 16),
-        output=output_spec(3),
-        preprocess=preprocess,
-        labels=("red", "green", "blue"),
-        variants={},
-    )
-    metadata = graph_metadata(manifest, "fp32", opset=17, parent_sha256="0" * 64)
-    onnx.helper.set_model_props(model, metadata)
-    onnx.save(model, folder / "fp32.onnx")
     inputs = rng.standard_normal((4, 3, 16, 16)).astype(np.float32)
-    pooled = np.maximum(np.einsum("nchw,oc->nohw", inputs, weight[:, :, 0, 0]), 0).mean((2, 3))
-    write_reference(folder / REFERENCE, Reference(inputs, pooled @ fc.T))
-    file = describe_file(folder / "fp32.onnx", opset=17, made_from="checkpoint")
-    write_manifest(folder, manifest.with_variant("fp32", file))
-    return folder
+    mixed = np.einsum("nchw,oc->nohw", inputs, weight[:, :, 0, 0])
+    return builders.write_bundle(
+        tmp_path / "tiny.bundle",
+        {"fp32": builders.graph_of(_TINY, {"weight": weight, "fc": fc})},
+        Preprocess("tiny", (16, 16), None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        labels=("red", "green", "blue"),
+        reference=Reference(inputs, builders.pooled(np.maximum(mixed, 0)) @ fc.T),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -100,11 +90,7 @@ def _export(name: str, folder: Path) -> Path:
 
     torch.manual_seed(0)
     module = getattr(torchvision.models, name)(num_classes=10)
-    with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.momentum = None
-        module(torch.randn(8, 3, _SIDE_PX, _SIDE_PX))
+    builders.measure_batch_norms(module, torch.randn(8, 3, _SIDE_PX, _SIDE_PX))
     checkpoint = folder / f"{name}.pth"
     torch.save(module.state_dict(), checkpoint)
     options = ExportOptions(output=folder / f"{name}.bundle", input_size_px=_SIDE_PX)
@@ -112,24 +98,80 @@ def _export(name: str, folder: Path) -> Path:
 
 
 def _quantize(folder: Path) -> None:
-    from resdeploy.calibration.plan import plan
-    from resdeploy.calibration.qdq import QdqTarget, insert_qdq
-    from resdeploy.calibration.ranges import Range
+    from resdeploy.calibration.graph.placement import plan
+    from resdeploy.calibration.graph.qdq import insert_qdq
+    from resdeploy.calibration.ranges.ranges import Range
 
-    bundle = read_bundle(folder)
-    model = onnx.load(bundle.graph("fp32"))
+    model = onnx.load(read_bundle(folder).graph("fp32"))
     where = plan(model)
     ranges = {tensor: Range(-4.0, 4.0) for tensor in where.activations}
-    manifest = bundle.manifest
-    targets: tuple[tuple[str, QdqTarget], ...] = (
-        ("int8", "tensorrt"),
-        ("int8-fp16", "tensorrt-fp16"),
+    variants: tuple[Variant, ...] = ("int8", "int8-fp16")
+    for variant in variants:
+        graph = insert_qdq(model, where, ranges, {}, {}, half=variant == "int8-fp16")
+        builders.add_variant(folder, variant, graph)
+
+
+# A network that tells colours apart, so that every flip in a test is meant and can be counted:
+# logits = W · mean(image) + b over the three channels. With W the identity the answer is the
+# strongest channel, and a change of W or b flips exactly the images whose margin it exceeds.
+LABELS = ("red", "green", "blue")
+SIZE_PX = 8
+
+_GRAPH = """
+<ir_version: 8, opset_import: ["" : 17]>
+colours (float[batch, 3, 8, 8] input) => (float[batch, 3] logits)
+{
+    p = GlobalAveragePool (input)
+    f = Flatten (p)
+    logits = Gemm <transB = 1> (f, w, b)
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def write_bundle() -> WriteBundle:
+    """write_bundle(path, {"fp32": W, "int8": W2}, bias={…}, labels=…, reference=True) -> path."""
+    return _write_bundle
+
+
+@pytest.fixture(scope="session")
+def identity() -> Float32s:
+    """The weights of a network that is always right."""
+    return np.eye(3, dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 images, 100 of each class; the margin of number k of a class is k + 1 of 255."""
+    folder = tmp_path_factory.mktemp("colours")
+    for index, label in enumerate(LABELS):
+        (folder / label).mkdir()
+        for number in range(100):
+            pixels = np.full((SIZE_PX, SIZE_PX, 3), 100, np.uint8)
+            pixels[:, :, index] += number + 1
+            Image.fromarray(pixels).save(folder / label / f"{number:03d}.png")
+    return folder
+
+
+def _write_bundle(
+    path: Path,
+    weights: Mapping[Variant, Float32s],
+    *,
+    bias: Mapping[Variant, Float32s] | None = None,
+    labels: tuple[str, ...] = LABELS,
+    reference: bool = True,
+) -> Path:
+    offsets = bias or {}
+    graphs: dict[Variant, onnx.ModelProto] = {}
+    for name, matrix in weights.items():
+        offset = offsets.get(name, np.zeros(3, np.float32))
+        graphs[name] = builders.graph_of(_GRAPH, {"w": matrix, "b": offset})
+    recorded = None
+    if reference:
+        inputs = np.random.default_rng(0).random((8, 3, SIZE_PX, SIZE_PX), np.float32)
+        logits = builders.pooled(inputs) @ weights.get("fp32", np.eye(3)).T
+        logits += offsets.get("fp32", np.zeros(3))
+        recorded = Reference(inputs, logits.astype(np.float32))
+    return builders.write_bundle(
+        path, graphs, named("half", SIZE_PX), labels=labels, reference=recorded
     )
-    for variant, target in targets:
-        graph = insert_qdq(model, where, ranges, {}, {}, target=target)
-        onnx.save(graph, folder / f"{variant}.onnx")
-        file = describe_file(
-            folder / f"{variant}.onnx", opset=graph.opset_import[0].version, made_from="fp32"
-        )
-        manifest = manifest.with_variant(variant, file)  # type: ignore[arg-type]
-    write_manifest(folder, manifest)

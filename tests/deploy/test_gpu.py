@@ -1,7 +1,7 @@
 """On a machine with an NVIDIA GPU (make gpu-test): three families, every backend that is installed.
 
 Parity is with PyTorch's recorded logits. Random weights, whose batch norms have seen data, and
-pictures of 96 pixels: arithmetic is what is tested here; `benchmarks/gpu.py` has the latencies.
+images of 96 pixels: arithmetic is what is tested here; `benchmarks/gpu.py` has the latencies.
 """
 
 import threading
@@ -10,18 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from resdeploy.deploy.choice import choose
-from resdeploy.deploy.compare import agreement, sqnr_db
+from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.bundle.model import open_model
+from resdeploy.deploy.bundle.reference import read_reference
 from resdeploy.deploy.cuda import cuda_problem, device, load_cuda
-from resdeploy.deploy.engine import build_engine
+from resdeploy.deploy.engine.build import build_engine
+from resdeploy.deploy.engine.flavor import FLAVORS, Flavor, is_installed
+from resdeploy.deploy.engine.session import TensorrtSession
 from resdeploy.deploy.errors import BackendError, EngineError
-from resdeploy.deploy.flavor import FLAVORS, Flavor, is_installed
-from resdeploy.deploy.recording import read_reference
-from resdeploy.deploy.session import open_model, open_session
+from resdeploy.deploy.inference.auto import choose
+from resdeploy.deploy.inference.open import open_session
+from resdeploy.deploy.metrics.logits import agreement, sqnr_db
 from resdeploy.deploy.specs import Precision
-from resdeploy.deploy.trt import TensorrtSession
 
 pytestmark = [
     pytest.mark.gpu,
@@ -68,7 +69,7 @@ def test_engines_give_the_reference_logits(
         for _ in range(4):  # plain, plain and recorded, then replayed
             logits = session.run(inputs)
             assert sqnr_db(expected, logits) > LEAST_DB[precision]
-        single = np.concatenate([session.run(picture[None]) for picture in inputs])
+        single = np.concatenate([session.run(image[None]) for image in inputs])
         many = session.run(np.concatenate([inputs] * 12))
     assert sqnr_db(expected, single) > LEAST_DB[precision]
     assert sqnr_db(np.concatenate([expected] * 12), many) > LEAST_DB[precision]
@@ -101,7 +102,7 @@ def test_auto_tries_what_is_here(family_bundle: Bundles, copied: Callable[[Path]
     print(chosen)
 
 
-def _wrong_in_threads(session: TensorrtSession, inputs: NDArray[np.float32]) -> list[int]:
+def _wrong_in_threads(session: TensorrtSession, inputs: Float32s) -> list[int]:
     """The batch sizes whose logits, run in threads, are not those of the whole batch."""
     expected = session.run(inputs)
     wrong: list[int] = []

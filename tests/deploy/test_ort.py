@@ -1,98 +1,13 @@
-"""ONNX Runtime sessions give ONNX Runtime's answers, and its errors become ours."""
+"""How graphs are opened in ONNX Runtime, and what is read from one without running it."""
 
-import threading
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
-from resdeploy.deploy.errors import BackendError, BundleError, GraphError, InputError
-from resdeploy.deploy.ort import OrtSession, providers, read_graph_manifest, session_options
-from resdeploy.deploy.specs import TensorSpec, Variant
-
-
-@pytest.fixture
-def graph(flower_bundle: Path) -> Path:
-    return flower_bundle / "fp32.onnx"
-
-
-def _batch(pictures: int) -> np.ndarray:
-    random = np.random.default_rng(pictures)
-    return random.normal(size=(pictures, 3, 32, 32)).astype(np.float32)
-
-
-@pytest.mark.parametrize("pictures", [1, 2, 5, 8])
-def test_same_logits_as_plain_onnxruntime(pictures: int, graph: Path) -> None:
-    plain = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    batch = _batch(pictures)
-    (expected,) = plain.run(None, {"input": batch})
-    with OrtSession(graph) as session, OrtSession(graph.read_bytes(), threads=1) as from_bytes:
-        assert session.input == TensorSpec("input", ("batch", 3, 32, 32), "float32")
-        assert session.output == TensorSpec("logits", ("batch", 5), "float32")
-        assert np.array_equal(session.run(batch), expected)
-        assert np.allclose(from_bytes.run(batch), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_a_batch_need_not_lie_in_one_piece(graph: Path) -> None:
-    batch = _batch(4)
-    with OrtSession(graph) as session:
-        expected = session.run(batch)
-        channels_last = np.ascontiguousarray(batch.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-        assert np.array_equal(session.run(channels_last), expected)
-        assert np.array_equal(session.run(batch[::-1])[::-1], expected)
-
-
-def test_answers_belong_to_the_caller(graph: Path) -> None:
-    with OrtSession(graph) as session:
-        first = session.run(_batch(2))
-        kept = first.copy()
-        first_again = session.run(_batch(3))
-        assert np.array_equal(first, kept)
-        first_again[:] = 0  # writable
-
-
-def test_many_threads_at_once(graph: Path) -> None:
-    batches = [_batch(n) for n in (1, 2, 3, 4, 5, 6)]
-    with OrtSession(graph, threads=1) as session:
-        expected = [session.run(batch) for batch in batches]
-        failures: list[int] = []
-
-        def check(index: int) -> None:
-            for _ in range(30):
-                if not np.array_equal(session.run(batches[index]), expected[index]):
-                    failures.append(index)
-
-        threads = [threading.Thread(target=check, args=(index,)) for index in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert not failures
-
-
-def test_wrong_input_and_a_closed_session(graph: Path) -> None:
-    session = OrtSession(graph)
-    with pytest.raises(InputError, match=r"got float64 of shape \(1, 3, 32, 32\)"):
-        session.run(_batch(1).astype(np.float64))
-    session.close()
-    with pytest.raises(BackendError, match="ort-cpu"):
-        session.run(_batch(1))
-
-
-def test_graphs_that_cannot_be_loaded(graph: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"absent\.onnx: no such file"):
-        OrtSession(tmp_path / "absent.onnx")
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(graph.read_bytes()[:-500])
-    with pytest.raises(GraphError, match=r"broken\.onnx: ONNX Runtime cannot load it: ") as info:
-        OrtSession(broken)
-    assert "\n" not in str(info.value)
-    model = onnx.load(graph)
-    model.graph.node[0].op_type = "Convolve"
-    with pytest.raises(GraphError, match=r"graph: ONNX Runtime cannot load it: .*Convolve"):
-        OrtSession(model.SerializeToString())
+from resdeploy.deploy.cuda import cuda_problem
+from resdeploy.deploy.errors import BackendError, BundleError
+from resdeploy.deploy.ort import open_graph, providers, read_facts, session_options
+from resdeploy.deploy.specs import Backend, TensorSpec, Variant
 
 
 def test_int8_for_tensorrt_is_evaluated_as_written() -> None:
@@ -107,7 +22,26 @@ def test_int8_for_tensorrt_is_evaluated_as_written() -> None:
             session_options(variant).get_session_config_entry(key)
 
 
-def test_reading_a_manifest_from_a_graph(graph: Path) -> None:
-    manifest = read_graph_manifest(graph)
-    assert manifest.labels[0] == "daisy" and list(manifest.variants) == ["fp32"]
+def test_threads_are_all_cores_unless_they_are_given() -> None:
+    assert session_options(threads=3).intra_op_num_threads == 3
+    assert session_options().intra_op_num_threads == 0  # as many as there are cores
+
+
+@pytest.mark.skipif(cuda_problem() is None, reason="a GPU is here")
+@pytest.mark.parametrize("backend", ["ort-cuda", "ort-tensorrt"])
+def test_a_provider_counts_only_if_it_starts(backend: Backend, flower_bundle: Path) -> None:
+    """The CPU's package lacks it; the GPU's package lists it even where there is no GPU."""
+    lacks = "has no .*Provider: pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+    stands_still = "does not start on this"
     assert "CPUExecutionProvider" in providers()
+    with pytest.raises(BackendError, match=f"backend {backend}: .*({lacks}|{stands_still})"):
+        open_graph(flower_bundle / "fp32.onnx", backend, session_options())
+
+
+def test_the_facts_of_a_graph(flower_bundle: Path, tmp_path: Path) -> None:
+    facts = read_facts(flower_bundle / "fp32.onnx")
+    assert facts.input == TensorSpec("input", ("batch", 3, 32, 32), "float32")
+    assert facts.output == TensorSpec("logits", ("batch", 5), "float32")
+    assert facts.properties["variant"] == "fp32"
+    with pytest.raises(BundleError, match=r"absent\.onnx: no such file"):
+        read_facts(tmp_path / "absent.onnx")

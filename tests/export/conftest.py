@@ -8,12 +8,15 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import nn
 from torchvision.models.mobilenetv2 import MobileNetV2
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-Run = Callable[[onnx.ModelProto, NDArray[np.float32]], NDArray[np.float32]]
+from resdeploy.deploy.arrays import Float32s
+from tests.builders import randomize_batch_norms
+from tests.networks import NarrowResNet
+
+Run = Callable[[onnx.ModelProto, Float32s], Float32s]
 
 
 class OptionABlock(nn.Module):
@@ -54,22 +57,53 @@ class OptionAResNet(nn.Module):
         return logits
 
 
+class PreactBlock(nn.Module):
+    """Batch norm and activation before each convolution, nothing behind the sum."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(width), nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(width), nn.Conv2d(width, width, 3, 1, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv1(F.relu(self.bn1(x)))
+        total: torch.Tensor = self.conv2(F.relu(self.bn2(y))) + x
+        return total
+
+
+class PreactResNet(nn.Module):
+    """A network of which only the norms inside blocks fold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 2, 1, bias=False)
+        self.layer1 = nn.Sequential(PreactBlock(16), PreactBlock(16))
+        self.bn = nn.BatchNorm2d(16)
+        self.fc = nn.Linear(16, 7, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.bn(self.layer1(self.conv1(x))))
+        logits: torch.Tensor = self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return logits
+
+
 def _headless() -> nn.Module:
-    network: nn.Module = ResNet(BasicBlock, [1, 1, 1, 1])
+    network: nn.Module = NarrowResNet(BasicBlock, [1, 1, 1, 1])
     network.fc = nn.Identity()
     return network
 
 
 _NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet": lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=7),
-    "resnext": lambda: ResNet(
-        Bottleneck, [1, 1, 1, 1], num_classes=7, groups=8, width_per_group=14
+    "resnet": lambda: NarrowResNet(BasicBlock, [1, 1, 1, 1], classes=7),
+    "resnext": lambda: NarrowResNet(
+        Bottleneck, [1, 1, 1, 1], classes=7, groups=8, width_per_group=16
     ),
     "mobilenet_v2": lambda: MobileNetV2(
         num_classes=7, inverted_residual_setting=[[1, 8, 1, 1], [6, 16, 2, 2], [6, 24, 2, 2]]
     ),
     "cifar": OptionAResNet,
     "headless": _headless,
+    "preact": PreactResNet,
 }
 
 
@@ -79,15 +113,7 @@ def network() -> Callable[[str], nn.Module]:
 
     def build(name: str) -> nn.Module:
         torch.manual_seed(0)
-        module = _NETWORKS[name]()
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                assert part.running_mean is not None and part.running_var is not None
-                nn.init.normal_(part.running_mean, std=0.2)
-                nn.init.uniform_(part.running_var, 0.3, 2.0)
-                nn.init.uniform_(part.weight, 0.5, 1.5)
-                nn.init.normal_(part.bias, std=0.2)
-        return module.eval()
+        return randomize_batch_norms(_NETWORKS[name]())
 
     return build
 
@@ -96,7 +122,7 @@ def network() -> Callable[[str], nn.Module]:
 def run() -> Run:
     """Run a graph with one input in ONNX Runtime on the CPU; its first output."""
 
-    def first_output(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def first_output(model: onnx.ModelProto, images: Float32s) -> Float32s:
         session = ort.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )

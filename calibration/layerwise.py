@@ -1,0 +1,115 @@
+"""Finds the layer where an INT8 graph parts from the float graph it was made from.
+
+For every Conv, Gemm and Add that both graphs have, over some images, with z the float graph's
+output of the layer and Σ over all its values:
+
+    whole  10 log10(Σ z² / Σ (y - z)²)    y in the INT8 graph as it is: errors of all layers so far
+    own    the same with y computed from the float graph's inputs of this layer: its error alone
+
+For `own` the INT8 graph is cut behind every layer, and what follows is fed with the float values.
+Both graphs compute what they say (no fused integer kernels).
+
+A sound layer's own signal is more than 5 dB above its own noise. Repairs such as equalization,
+though, scale and shift channels of inner tensors on purpose and undo it in the next layer: both
+look unsound from exact input, but `whole` there or behind is above 15 dB, and they are excused.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.errors import GraphError
+from resdeploy.deploy.metrics.layer_error import UNSOUND_DB, LayerError
+from resdeploy.deploy.metrics.logits import decibels
+from resdeploy.deploy.ort import open_graph, session_options
+from resdeploy.deploy.reading import StrPath
+
+_LAYERS = ("Conv", "Gemm", "Add")
+_FED = "__float"
+_RECOVERED_DB = 15.0
+
+
+def layer_errors(float_graph: StrPath, int8_graph: StrPath, inputs: Float32s) -> list[LayerError]:
+    """The layers in graph order, for (N, 3, H, W) float32 inputs, one image at a time.
+
+    Raises:
+        GraphError: the graphs have no layer in common, or one cannot be run.
+    """
+    original, quantized = onnx.load(float_graph), onnx.load(int8_graph)
+    made = {tensor for node in quantized.graph.node for tensor in node.output}
+    layers = [n for n in original.graph.node if n.op_type in _LAYERS and n.output[0] in made]
+    if not layers:
+        raise GraphError(f"{int8_graph}: has no layer of {float_graph}: quantize it again")
+    signal, whole, own = _sums(original, quantized, [node.output[0] for node in layers], inputs)
+    whole_db = [decibels(*pair) for pair in zip(signal, whole, strict=True)]
+    own_db = [decibels(*pair) for pair in zip(signal, own, strict=True)]
+    best = [max(whole_db[k:]) for k in range(len(layers))]
+    excused = [
+        db < UNSOUND_DB and later > _RECOVERED_DB for db, later in zip(own_db, best, strict=True)
+    ]
+    ratios = np.where(excused, 0.0, 10 ** (-np.array(own_db) / 10))
+    shares = (ratios / (ratios.sum() or 1.0)).tolist()
+    names = [(node.name or node.output[0], node.op_type) for node in layers]
+    columns = zip(names, whole_db, own_db, shares, excused, strict=True)
+    return [LayerError(*name, *values) for name, *values in columns]
+
+
+def _sums(
+    original: onnx.ModelProto, quantized: onnx.ModelProto, tensors: list[str], inputs: Float32s
+) -> tuple[list[float], list[float], list[float]]:
+    """Per tensor Σ z², Σ (y - z)² in the graph as it is, and of the layer alone."""
+    given = original.graph.input[0].name
+    runs = [_session(_tapped(original, tensors)), _session(_tapped(quantized, tensors))]
+    alone = _session(_cut(quantized, tensors))
+    fed = {argument.name for argument in alone.get_inputs()}
+    found = np.zeros((3, len(tensors)))
+    for image in inputs:
+        values = {given: image[None]}
+        expected, got = (run.run(tensors, values) for run in runs)
+        feeds = {f"{name}{_FED}": z for name, z in zip(tensors, expected, strict=True)} | values
+        own = alone.run(tensors, {name: feeds[name] for name in feeds if name in fed})
+        for place, (z, y, o) in enumerate(zip(expected, got, own, strict=True)):
+            found[:, place] += [_energy(z), _energy(y - z), _energy(o - z)]
+    signal, whole, alone_noise = found.tolist()
+    return signal, whole, alone_noise
+
+
+def _energy(values: Float32s) -> float:
+    """Σ v², in float32 as far as one row goes: a decibel needs no more digits."""
+    rows = values.reshape(-1, values.shape[-1])
+    return float(np.einsum("rk,rk->r", rows, rows).sum(dtype=np.float64))
+
+
+def _tapped(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy that also puts out `tensors`."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    held = {value.name for value in copy.graph.output}
+    copy.graph.output.extend(_float(name) for name in tensors if name not in held)
+    return copy
+
+
+def _cut(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy in which every reader of `tensors` reads a graph input instead."""
+    copy = _tapped(model, tensors)
+    read: Mapping[str, str] = {name: f"{name}{_FED}" for name in tensors}
+    used = set()
+    for node in copy.graph.node:
+        for place, name in enumerate(node.input):
+            if name in read:
+                node.input[place] = read[name]
+                used.add(name)
+    copy.graph.input.extend(_float(read[name]) for name in tensors if name in used)
+    return copy
+
+
+def _float(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    return open_graph(model.SerializeToString(), "ort-cpu", session_options("int8"))

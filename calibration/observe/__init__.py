@@ -1,0 +1,1 @@
+"""What calibration images show of every tensor: extremes, histograms, moments."""

@@ -1,0 +1,1 @@
+"""Quantization ranges: how they are chosen, stored and handed to TensorRT."""

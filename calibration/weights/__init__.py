@@ -1,0 +1,1 @@
+"""Integer weights and biases that keep the float graph's answers."""

@@ -1,0 +1,1 @@
+"""How fast and how large each session is on this machine."""

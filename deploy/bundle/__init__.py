@@ -1,0 +1,1 @@
+"""The files of an export: the folder, its manifest, graphs, reference and reports."""

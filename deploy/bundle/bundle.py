@@ -1,0 +1,214 @@
+"""Reads a bundle with every file checked; `update` makes and changes one.
+
+A bundle may be replaced while it is being read. A reader that meets a file which does not fit the
+manifest reads the manifest once more before it complains.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resdeploy.deploy.bundle.exchange import restore
+from resdeploy.deploy.bundle.loops import check_no_loops
+from resdeploy.deploy.bundle.manifest import Manifest, VariantFile
+from resdeploy.deploy.errors import BundleError, InputError
+from resdeploy.deploy.files import (
+    read_sealed,
+    replaced_file,
+    sealed,
+    sha256_file,
+    write_text,
+)
+from resdeploy.deploy.reading import StrPath
+from resdeploy.deploy.specs import Variant
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+REFERENCE = "reference.npz"
+RANGES = "ranges.json"
+ENGINES = "engines"
+REPORTS = "reports"
+INT8_REPORT = "reports/int8.json"
+TRAINED_RANGES = "trained_ranges.json"
+
+# What an export or a quantization writes besides graphs. Engines and later reports come and go
+# without the manifest, and carry hashes of their own.
+_HASHED = (REFERENCE, RANGES, TRAINED_RANGES, INT8_REPORT)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph(self, variant: Variant) -> Path:
+        """The path of a variant's ONNX file, after its size and SHA-256 were checked.
+
+        Raises:
+            BundleError: the bundle has no such variant, or its file was altered.
+        """
+        try:
+            return self._graph(variant)
+        except BundleError:
+            now = read_bundle(self.path)
+            if now.manifest == self.manifest:
+                raise
+            if _interface(now.manifest) != _interface(self.manifest):
+                raise BundleError(
+                    f"{self.path}: replaced by another model meanwhile: run again"
+                ) from None
+            return now.graph(variant)
+
+    def file(self, name: str) -> Path | None:
+        """A file that is no graph, after its SHA-256 was checked; None where there is none (more).
+
+        Raises:
+            BundleError: it was altered, or is not the bundle's own.
+        """
+        path = self.path / name
+        files = self.manifest.files
+        if files is None or not path.exists():
+            return path if path.is_file() else None
+        try:
+            if name not in files:
+                raise BundleError(
+                    f"{path}: not among the files that {MANIFEST} lists: remove it or export again"
+                )
+            check_file(path, files[name])
+            return path
+        except BundleError:
+            now = read_bundle(self.path)
+            if now.manifest.files == files:
+                raise
+            return now.file(name)
+
+    def _graph(self, variant: Variant) -> Path:
+        file = self.manifest.variants.get(variant)
+        if file is None:
+            have = ", ".join(self.manifest.variants) or "none"
+            advice = (
+                f"make it with resdeploy quantize {self.path} --calib DIR"
+                if variant.startswith("int8")
+                else f"export again with --precision {variant}"
+            )
+            raise BundleError(f"{self.path}: no {variant} variant in it (it has {have}): {advice}")
+        path = self.path / file.file
+        check_file(path, file.sha256, file.bytes)
+        check_no_loops(path)
+        return path
+
+
+def read_bundle(path: StrPath) -> Bundle:
+    """Open a bundle's manifest; its files are checked when they are asked for.
+
+    Raises:
+        BundleError: no bundle there, or its manifest is damaged or of a newer format.
+    """
+    path = Path(path)
+    try:
+        return _read(path)
+    except BundleError:
+        restore(path)  # a replacement of it may be under way, or was killed half-way
+        return _read(path)
+
+
+def _read(path: Path) -> Bundle:
+    file = path / MANIFEST
+    try:
+        fields = read_sealed(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(_why_no_bundle(path)) from error
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"{file}: cannot be read ({error}): export again") from error
+    return Bundle(path, Manifest.from_json(fields, source=str(file)))
+
+
+def _why_no_bundle(path: Path) -> str:
+    """What stands in the place of a bundle, and what to do with it."""
+    if not path.is_file():
+        what = "no manifest.json in it" if path.is_dir() else "no such bundle"
+        return f"{path}: {what}; make a bundle with resdeploy export CHECKPOINT"
+    if path.suffix.lower() == ".engine":
+        bundle = path.parent.parent if path.parent.name == ENGINES else "BUNDLE"
+        return (
+            f"{path}: an engine, which has no preprocessing and no labels: give the bundle it "
+            f"was built from, {bundle}, with --backend tensorrt"
+        )
+    if path.suffix.lower() == ".onnx":
+        return (
+            f"{path}: an ONNX graph, expected a bundle's folder: give the bundle it belongs to, "
+            f"or make one of another tool's graph with resdeploy adopt {path}"
+        )
+    return (
+        f"{path}: a file, expected a bundle's folder or an .onnx file; if it is a checkpoint, "
+        f"make a bundle of it with resdeploy export {path}"
+    )
+
+
+def check_file(path: Path, sha256: str, size_bytes: int | None = None) -> None:
+    """Raise BundleError unless the file is there with the size and hash the manifest names."""
+    if not path.is_file():
+        raise BundleError(f"{path}: missing, though the manifest lists it: export again")
+    size = path.stat().st_size
+    if size_bytes is not None and size != size_bytes:
+        raise BundleError(
+            f"{path}: altered since it was written: {size} bytes, expected {size_bytes}: "
+            "export again or restore the file"
+        )
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != sha256:
+        raise BundleError(
+            f"{path}: altered since it was written: sha256 {found[:12]}…, expected "
+            f"{sha256[:12]}…: export again or restore the file"
+        )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write `manifest.json` atomically, with its own hash and those of the files it describes.
+
+    Always the last file of a change. Returns the manifest with those hashes.
+    """
+    files = {name: sha256_file(folder / name) for name in _HASHED if (folder / name).is_file()}
+    manifest = replace(manifest, files=files)
+    fields = sealed(manifest.to_json())
+    text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+    with replaced_file(folder / MANIFEST) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    (folder / SIGNATURE).unlink(missing_ok=True)  # of the former manifest
+    return manifest
+
+
+def describe_file(path: Path, *, opset: int, made_from: str) -> VariantFile:
+    """The manifest's entry for an ONNX file that lies in its final form at `path`."""
+    return VariantFile(path.name, sha256_file(path), path.stat().st_size, opset, made_from)
+
+
+def _interface(manifest: Manifest) -> tuple[object, ...]:
+    """What a reader has already acted on: two states that agree in it are interchangeable."""
+    return (manifest.model, manifest.input, manifest.output, manifest.preprocess, manifest.labels)
+
+
+def save_in_bundle(bundle: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Keep a result under `reports/` of a bundle; one that cannot be written is left alone.
+
+    `files.read_sealed` reads it.
+    """
+    folder = bundle / REPORTS
+    text = json.dumps(sealed(content), indent=1) + "\n"
+    try:
+        if (bundle / MANIFEST).is_file():
+            folder.mkdir(exist_ok=True)
+            if (folder / name).is_symlink():  # into the Hub's cache, which keeps what was fetched
+                (folder / name).unlink()
+            write_text(folder / name, text)
+    except (OSError, InputError):
+        return  # a copy for later, not what was asked for

@@ -1,0 +1,1 @@
+"""The commands that make one form of a network from another."""

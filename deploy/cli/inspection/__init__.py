@@ -1,0 +1,1 @@
+"""What a file is and what works here, for people and as JSON."""

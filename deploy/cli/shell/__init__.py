@@ -1,0 +1,1 @@
+"""What all commands have in common: help, examples, defaults from a file, completion."""

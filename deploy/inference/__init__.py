@@ -1,0 +1,1 @@
+"""Opens sessions on any backend and turns images into predictions."""

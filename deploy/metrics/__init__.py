@@ -1,0 +1,1 @@
+"""Figures and their uncertainty, from arrays alone: logits, intervals, times."""

@@ -1,0 +1,1 @@
+"""Answers over HTTP and gRPC: bundles in, the Open Inference Protocol (V2) out."""

@@ -1,0 +1,26 @@
+"""What the protocol says of a model, the same over HTTP and gRPC."""
+
+from typing import Any
+
+from resdeploy.deploy.serving.repository import Repository
+from resdeploy.deploy.serving.served_model import ServedModel
+from resdeploy.deploy.session import sizes_of
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "schedule_policy")
+
+
+def model_metadata(model: ServedModel, versions: list[str]) -> dict[str, Any]:
+    """Names, datatypes and shapes of inputs and outputs; -1 stands for the batch axis."""
+    spec, out = model.manifest.input, model.manifest.output
+    return {
+        "name": model.name,
+        "versions": versions,
+        "platform": f"resdeploy_{model.backend}",
+        "inputs": [{"name": spec.name, "datatype": "FP32", "shape": [-1, *sizes_of(spec)]}],
+        "outputs": [{"name": out.name, "datatype": "FP32", "shape": [-1, *sizes_of(out)]}],
+    }
+
+
+def versions_of(repository: Repository, name: str) -> list[str]:
+    """The versions of a model that answer."""
+    return [model.version for model in repository.ready_models() if model.name == name]

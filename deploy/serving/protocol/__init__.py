@@ -1,0 +1,1 @@
+"""The Open Inference Protocol: what it sends, to plain values and back."""

@@ -1,0 +1,1 @@
+"""Bundles as a model repository of NVIDIA Triton, and as an InferenceService of KServe."""

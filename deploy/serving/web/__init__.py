@@ -1,0 +1,1 @@
+"""HTTP: routes for programs, people and operators, and what surrounds every request."""

@@ -1,0 +1,1 @@
+"""What differs between operating systems, behind calls that are the same on all of them."""

@@ -1,0 +1,1 @@
+"""Whether a deployment still gives PyTorch's answers: figures, limits, verdict and reports."""

@@ -1,0 +1,1 @@
+"""Checks of a deployment: figures with their intervals against limits."""

@@ -1,0 +1,1 @@
+"""Networks that torchvision or timm constructs itself."""

@@ -1,0 +1,1 @@
+"""Networks of the Inception line: GoogLeNet, Inception v3, Xception."""

@@ -1,0 +1,1 @@
+"""The networks as `torch.nn` modules; imported only when one is built."""

@@ -1,0 +1,1 @@
+"""Networks without branches: AlexNet and VGG."""

@@ -1,0 +1,1 @@
+"""Pre-activation ResNets: what their authors call them, their layers in order, the family."""

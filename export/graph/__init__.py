@@ -1,0 +1,1 @@
+"""From a PyTorch module to ONNX: trace, fold, simplify, half precision, write."""

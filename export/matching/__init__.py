@@ -1,0 +1,1 @@
+"""From names and shapes to the one known network that has them."""

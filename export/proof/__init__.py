@@ -1,0 +1,1 @@
+"""Shows that the written graphs give PyTorch's answers."""

@@ -1,0 +1,1 @@
+"""The tests; a package so that every part of them can import `tests.builders`."""
