@@ -19,6 +19,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+# OpenMP's threads do not survive a fork: a child that needs more than one would wait for them
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from tests.robustness.classes import CLASSES, Case
 
 # what one case may cost: seconds of one core, and memory beyond what the libraries took before

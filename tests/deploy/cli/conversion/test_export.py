@@ -57,7 +57,8 @@ def test_table_names_the_bundle_and_every_assumption(checkpoint: Path, tmp_path:
     assert result.exit_code == 0, result.output
     assert str(output) in result.stdout and "52 folded, 0 left" in result.stdout
     assert "4 built-in images" in result.stdout
-    assert "--assume activation=relu" in result.stderr
+    assert "preprocessing and strides are unproven without images" in result.stderr
+    assert "resdeploy inspect" in result.stderr  # which lists each of them
 
 
 @pytest.mark.parametrize(
