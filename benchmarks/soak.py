@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resdeploy.deploy.images.files import find_images
+
 # allocators keep a little more now and then; what grows with the work grows far beyond
 _LIMIT_MIB = 20.0
 _EVERY_S = 0.5
@@ -62,10 +64,11 @@ def judged(uses: list[Use]) -> dict[str, Any]:
 
 def soak_predict(bundle: Path, images: Path, count: int) -> dict[str, Any]:
     """`predict` over a folder of `count` links; its answers go nowhere."""
-    found = sorted(path.resolve() for path in images.rglob("*.png"))
+    found = [path.resolve() for path in find_images([images])]
     with tempfile.TemporaryDirectory() as name:
         for number in range(count):
-            os.symlink(found[number % len(found)], f"{name}/{number:06}.png")
+            file = found[number % len(found)]
+            os.symlink(file, f"{name}/{number:06}{file.suffix}")
         command = [sys.executable, "-m", "resdeploy", "predict", str(bundle), name]
         command += ["--csv", os.devnull, "--batch", "32"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -11,7 +11,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
@@ -23,27 +23,27 @@ from resdeploy.deploy.progress import Progress, silent
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
+# while it is entered, no bars are drawn
+Pause = Callable[[], AbstractContextManager[None]]
+
 _LONGEST_LINE = 4000
 _GAP = 3  # between columns
 _LONG = 40  # characters, beyond which a cell is a sentence
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on stdout, nothing else; infinity and NaN, unknown to JSON, are null."""
+    """One JSON document on stdout, nothing else."""
+    write(json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """JSON as stdout can take it; infinity and NaN, unknown to JSON, are null."""
     content = json.loads(json.dumps(content), parse_constant=lambda _: None)
     text = json.dumps(content, indent=2, ensure_ascii=False)
     encoding = (sys.stdout and sys.stdout.encoding) or "utf-8"
     if not text.isascii() and text != text.encode(encoding, "replace").decode(encoding):
         text = json.dumps(content, indent=2)
-    write(text)
-
-
-VERDICT_STYLES = {
-    "pass": "green",
-    "inconclusive": "yellow",
-    "not checked": "yellow",
-    "fail": "bold red",
-}
+    return text
 
 
 def columns_that_fit(
@@ -101,11 +101,13 @@ def print_table(
     *,
     title: str | None = None,
     styles: Mapping[str, str] | None = None,
+    continued: Sequence[int] | None = None,
 ) -> None:
     """A table on stdout; columns whose name begins with ">" are right-aligned.
 
     On a terminal long cells wrap, and a cell in `styles` gets its colour (never with NO_COLOR); in
-    a pipe or a file nothing is cut, padded or coloured.
+    a pipe or a file nothing is cut, padded or coloured. Of a table that is printed in parts,
+    `continued` are the least widths of the columns, empty for the first part.
     """
     from rich import box
     from rich.console import Console
@@ -117,20 +119,23 @@ def print_table(
     if not terminal:  # not console.is_terminal, which FORCE_COLOR makes true in a pipe
         console.width = 10_000
     heading = None if title is None else Text(shown(title))
-    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
-    for column in columns:
-        right = column.startswith(">")
-        justify: Literal["left", "right"] = "right" if right else "left"
+    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False,
+                  show_header=not continued)  # fmt: skip
+    for place, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
         # long sentences wrap between words; everything else stays on one line
-        wraps = any(len(row[len(table.columns)]) > _LONG for row in rows)
+        wraps = any(len(row[place]) > _LONG for row in rows)
         # Text, not markup: a label or file name may hold square brackets
         name = Text(shown(column.removeprefix(">")))
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps)
+        least = continued[place] if continued else None
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps, min_width=least)
     for row in rows:
         table.add_row(*(Text(shown(cell), (styles or {}).get(cell, "")) for cell in row))
     with console.capture() as capture:
         console.print(table)
-    write("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    # an empty line stands before and after a table, and not between its parts
+    write("\n".join(lines if continued is None else lines[bool(continued) : -1]))
 
 
 def note(text: str, *, folded: bool = True) -> None:
@@ -145,11 +150,18 @@ def note(text: str, *, folded: bool = True) -> None:
 @contextmanager
 def progress_bar(*, hidden: bool = False) -> Iterator[Progress]:
     """Yield a `Progress` that draws bars on stderr, and shows nothing when that is no terminal."""
-    if hidden or said().quiet or not is_terminal(sys.stderr):
-        yield silent
-        return
-    with bars() as (draw, _):
+    with pausing_bar(hidden=hidden) as (draw, _):
         yield draw
+
+
+@contextmanager
+def pausing_bar(*, hidden: bool = False) -> Iterator[tuple[Progress, Pause]]:
+    """`progress_bar`, and what takes the bars away while something else is printed."""
+    if hidden or said().quiet or not is_terminal(sys.stderr):
+        yield silent, nullcontext
+        return
+    with bars() as (draw, _, paused):
+        yield draw, paused
 
 
 def _columns() -> tuple["ProgressColumn", ...]:
@@ -182,8 +194,8 @@ def _columns() -> tuple["ProgressColumn", ...]:
 
 
 @contextmanager
-def bars() -> Iterator[tuple[Progress, Callable[[str], None]]]:
-    """Yield a `Progress` that draws on stderr's terminal, and what writes a line above its bars."""
+def bars() -> Iterator[tuple[Progress, Callable[[str], None], Pause]]:
+    """Yield a `Progress` on stderr's terminal, what writes a line above its bars, and a pause."""
     from rich.console import Console
     from rich.progress import Progress as Bars
 
@@ -199,10 +211,16 @@ def bars() -> Iterator[tuple[Progress, Callable[[str], None]]]:
                 )  # a builder's phases nest and come back
             bars_shown.update(tasks[step], completed=done, total=total or None)
 
-        yield (
-            report,
-            lambda line: bars_shown.console.print(shown(line), markup=False, highlight=False),
-        )
+        @contextmanager
+        def paused() -> Iterator[None]:
+            bars_shown.stop()
+            yield
+            bars_shown.start()
+
+        def above(line: str) -> None:
+            bars_shown.console.print(shown(line), markup=False, highlight=False)
+
+        yield report, above, paused
 
 
 def say(text: object, *, stderr: bool = False, folded: bool = False) -> None:

@@ -2,7 +2,9 @@
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +21,7 @@ from resdeploy.deploy.cli.options import (
     precision_option,
     scoring_of,
 )
-from resdeploy.deploy.cli.output import note, print_json, progress_bar
+from resdeploy.deploy.cli.output import note, pausing_bar
 from resdeploy.deploy.cli.shell.next_steps import as_typed, finish
 from resdeploy.deploy.cli.shell.signed import SignedCommand, verify_key_option
 from resdeploy.deploy.cli.workers import Asked, answered_by_cluster, written_by_cluster
@@ -27,9 +29,7 @@ from resdeploy.deploy.defaults import PREDICTION_BATCH, TOP_CLASSES
 from resdeploy.deploy.specs import Backend, Precision
 
 if TYPE_CHECKING:
-    from resdeploy.deploy.cli.predict_output import Answer, Rows
-    from resdeploy.deploy.images.gather import NamedImage
-    from resdeploy.deploy.inference.classifier import Classifier
+    from resdeploy.deploy.cli.predict_output import Rows
 
 _output_options = option_group(
     click.option(
@@ -118,29 +118,45 @@ def predict(
     if scoring.engine == "local":
         if parquet is not None:
             raise click.UsageError("--parquet needs --engine ray")
-        rows = _here(asked, save_dir)
+        answered = _answered_here(asked)
     else:
         if save_dir is not None:
             raise click.UsageError("--save-dir needs --engine local")
         if parquet is not None:
             ctx.exit(written_by_cluster(asked, scoring, parquet, as_json=as_json))
-        rows = answered_by_cluster(asked, scoring)
-    ctx.exit(_show(bundle, rows, csv_file, top, raw=csv_raw, as_json=as_json))
+        answered = answered_by_cluster(asked, scoring)
+    with answered as rows:
+        forms = _Forms(csv_file, csv_raw, save_dir, as_json, top)
+        failed = _pass_on(rows, forms)
+    ctx.exit(_say_done(bundle, len(rows.images), failed, as_json=as_json))
 
 
-def _here(asked: Asked, save_dir: Path | None) -> "Rows":
+@contextmanager
+def _answered_here(asked: Asked) -> Iterator["Rows"]:
     """The answers of this process."""
+    from resdeploy.deploy.cli.predict_output import Rows
     from resdeploy.deploy.images.gather import gather
+    from resdeploy.deploy.inference.classifier import load
 
     with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
         stdin = BytesIO() if sys.stdin is None else sys.stdin.buffer  # closed by the caller
         gathered = gather(asked.images, Path(folder), stdin)
         for remark in gathered.remarks:
             note(remark)
-        rows = _rows(asked, gathered.images)
-        if save_dir is not None:
-            _save(save_dir, rows)
-    return rows
+        threads = None if len(gathered.images) == 1 else 1
+        with load(
+            asked.bundle, precision=asked.precision, backend=asked.backend, threads=threads
+        ) as classifier:
+            if classifier.auto is not None:
+                note(f"auto: {classifier.auto}")
+            found = classifier.predict_many(
+                gathered.images.files, batch=asked.batch, top=asked.top, errors="yield"
+            )
+            with closing(found):
+                answers = (image.problem or next(found) for image in gathered.images)
+                yield Rows(
+                    gathered.images, answers, classifier.manifest.labels, asked.min_probability
+                )
 
 
 def _check_places(csv_file: Path | None, save_dir: Path | None) -> None:
@@ -153,67 +169,58 @@ def _check_places(csv_file: Path | None, save_dir: Path | None) -> None:
         make_folder(save_dir)
 
 
-def _show(
-    bundle: Path, rows: "Rows", csv_file: Path | None, top: int, *, raw: bool, as_json: bool
-) -> int:
-    """Print and write the answers; the exit code."""
-    from resdeploy.deploy.cli.predict_output import answers_to_json, print_answers, write_csv
-    from resdeploy.deploy.errors import EXIT_FIXABLE, InputError
+@dataclass(frozen=True)
+class _Forms:
+    """In which forms the answers are wanted."""
 
-    if csv_file is not None:
-        write_csv(csv_file, rows, top, raw=raw)
-    if as_json:
-        print_json(answers_to_json(rows))
-    else:
-        print_answers(rows)
-    images, failed = len(rows.images), sum(isinstance(a, InputError) for a in rows.answers)
-    if failed < images and not as_json:
-        told = f"{images - failed} of {images}" if failed else str(images)
+    csv_file: Path | None
+    csv_raw: bool
+    save_dir: Path | None
+    as_json: bool
+    top: int
+
+
+def _pass_on(rows: "Rows", forms: _Forms) -> int:
+    """Print and write the answers as they come; how many images could not be read."""
+    from resdeploy.deploy.cli.predict_files import AfterOthers, CsvFile, JsonList, Pages
+    from resdeploy.deploy.cli.predict_output import Output, Table
+    from resdeploy.deploy.errors import InputError
+
+    count, failed = len(rows.images), 0
+    with ExitStack() as stack:
+        outputs: list[Output] = []
+        if forms.save_dir is not None:
+            outputs.append(Pages(forms.save_dir, rows))
+        if forms.csv_file is not None:
+            csv_file = CsvFile(forms.csv_file, rows, forms.top, raw=forms.csv_raw)
+            outputs.append(stack.enter_context(closing(csv_file)))
+        with pausing_bar(hidden=count < 2) as (progress, paused):
+            if forms.as_json:
+                printed: Output = stack.enter_context(closing(JsonList(rows)))
+            else:
+                printed = Table(rows, paused)
+            outputs.append(AfterOthers(printed) if outputs else printed)
+            for done, (image, answer) in enumerate(zip(rows.images, rows.answers, strict=True), 1):
+                failed += isinstance(answer, InputError)
+                for output in outputs:
+                    output.add(image, answer)
+                progress("predicting", done, count)
+        for output in outputs:
+            output.end()
+    return failed
+
+
+def _say_done(bundle: Path, count: int, failed: int, *, as_json: bool) -> int:
+    """What follows the answers; the exit code."""
+    from resdeploy.deploy.errors import EXIT_FIXABLE
+
+    if failed < count and not as_json:
+        told = f"{count - failed} of {count}" if failed else str(count)
         finish(
-            f"classified {told} image{'s' * (images > 1)}",
+            f"classified {told} image{'s' * (count > 1)}",
             f"resdeploy verify {as_typed(bundle)} --data DIR",
             f"resdeploy serve {as_typed(bundle)}",
         )
     if failed:
-        note(f"{failed} of {len(rows.images)} images could not be read")
+        note(f"{failed} of {count} images could not be read")
     return EXIT_FIXABLE if failed else 0
-
-
-def _rows(asked: Asked, images: Sequence["NamedImage"]) -> "Rows":
-    from resdeploy.deploy.cli.predict_output import Rows
-    from resdeploy.deploy.inference.classifier import load
-
-    threads = None if len(images) == 1 else 1
-    with load(
-        asked.bundle, precision=asked.precision, backend=asked.backend, threads=threads
-    ) as classifier:
-        answers = _answers(classifier, images, batch=asked.batch, top=asked.top)
-        return Rows(images, answers, classifier.manifest.labels, asked.min_probability)
-
-
-def _answers(
-    classifier: "Classifier", images: Sequence["NamedImage"], *, batch: int, top: int
-) -> list["Answer"]:
-    if classifier.auto is not None:
-        note(f"auto: {classifier.auto}")
-    paths = [image.path for image in images if image.problem is None]
-    found: list[Answer] = []
-    with progress_bar(hidden=len(paths) < 2) as progress:
-        for answer in classifier.predict_many(paths, batch=batch, top=top, errors="yield"):
-            found.append(answer)
-            progress("predicting", len(found), len(paths))
-    waiting = iter(found)
-    return [image.problem or next(waiting) for image in images]
-
-
-def _save(folder: Path, rows: "Rows") -> None:
-    """Every readable image with its answer, under its own name, numbered where that is taken."""
-    from resdeploy.deploy.images.files import open_image
-    from resdeploy.deploy.inference.annotate import annotated, unique_name
-
-    taken: set[str] = set()
-    for image, answer in zip(rows.images, rows.answers, strict=True):
-        if isinstance(answer, list):
-            page = annotated(open_image(image.path), rows.certain(answer))
-            page.save(folder / unique_name(Path(image.name).stem, taken), quality=90)
-    note(f"{len(taken)} annotated images in {folder}")

@@ -18,7 +18,7 @@ def progress_steps(*, lines: bool = True) -> Iterator[Progress]:
     step does and is completed when it ends; without `lines` nothing is shown there.
     """
     if is_terminal(sys.stderr):
-        with bars() as (draw, write), _timed(draw, lambda _: None, write) as report:
+        with bars() as (draw, write, _), _timed(draw, lambda _: None, write) as report:
             yield report
     elif lines:
         with _timed(_nothing, _begin_line, _complete_line) as report:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from resdeploy.deploy.cli.output import (
-    VERDICT_STYLES,
     folded_lines,
     is_terminal,
     print_table,
@@ -34,6 +33,9 @@ _IMPORTANCE = (
     "max |Δ|", "backend",
 )  # fmt: skip
 _INDENT = 13  # behind the verdict of a check
+_STYLES = {
+    "pass": "green", "inconclusive": "yellow", "not checked": "yellow", "fail": "bold red",
+}  # fmt: skip
 _COLOURS = {"pass": "green", "inconclusive": "yellow", "not checked": "yellow", "fail": "red"}
 
 
@@ -126,9 +128,9 @@ def print_report(report: "VerifyReport", *, wide: bool) -> None:
     ]
     rows = [row(variant) for variant in report.variants]
     if wide:
-        print_table(titles, rows, styles=VERDICT_STYLES)
+        print_table(titles, rows, styles=_STYLES)
     else:
-        print_what_fits(titles, rows, _IMPORTANCE, hint="--wide shows all", styles=VERDICT_STYLES)
+        print_what_fits(titles, rows, _IMPORTANCE, hint="--wide shows all", styles=_STYLES)
     _print_gates(report.gates, detailed=wide or not is_terminal(sys.stdout))
     if report.explanation is not None:
         _print_explanation(report.explanation)

@@ -1,7 +1,7 @@
 """What `--engine` and `--workers` stand for: images from anywhere, and who works on them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from resdeploy.deploy.cli.options import Scoring
-from resdeploy.deploy.cli.output import note, print_json, progress_bar
+from resdeploy.deploy.cli.output import note, print_json
 from resdeploy.deploy.errors import EXIT_FIXABLE
+from resdeploy.deploy.progress import silent
 from resdeploy.deploy.specs import GPU_BACKENDS, Backend, Precision
 
 if TYPE_CHECKING:
@@ -33,25 +34,24 @@ class Asked:
     min_probability: float
 
 
-def answered_by_cluster(asked: Asked, scoring: Scoring) -> "Rows":
+@contextmanager
+def answered_by_cluster(asked: Asked, scoring: Scoring) -> "Iterator[Rows]":
     """What `predict` shows, with the answers of a cluster's workers."""
     from resdeploy.deploy.bundle.model import open_model
     from resdeploy.deploy.cli.predict_output import Rows
-    from resdeploy.deploy.images.gather import NamedImage
+    from resdeploy.deploy.images.gather import NamedImages
     from resdeploy.deploy.scale_out.pool import cluster
     from resdeploy.deploy.scale_out.predict import predict_spread
 
     pool = _pool(asked, scoring)
-    with cluster(), progress_bar(hidden=len(pool.places) < 2) as progress:
-        answers = list(
-            predict_spread(
-                pool, pool.places, precision=_named(asked), backend=asked.backend,
-                top=asked.top, batch=asked.batch, progress=progress,
-            )
-        )  # fmt: skip
-    images = [NamedImage(place, Path(place)) for place in pool.places]
     labels = open_model(asked.bundle).manifest.labels
-    return Rows(images, answers, labels, asked.min_probability)
+    with cluster():
+        answers = predict_spread(
+            pool, pool.places, precision=_named(asked), backend=asked.backend,
+            top=asked.top, batch=asked.batch, progress=silent,
+        )  # fmt: skip
+        with closing(answers):
+            yield Rows(NamedImages(pool.places), answers, labels, asked.min_probability)
 
 
 def written_by_cluster(asked: Asked, scoring: Scoring, place: str, *, as_json: bool) -> int:

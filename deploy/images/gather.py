@@ -9,15 +9,15 @@ the others go on.
 
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, overload
 from urllib.parse import urlsplit
 
 from resdeploy.deploy.errors import InputError
-from resdeploy.deploy.images.files import find_images
+from resdeploy.deploy.images.files import find_image_names
 from resdeploy.deploy.images.heif import skipped_heif
 from resdeploy.deploy.installation import install_command
 
@@ -38,11 +38,42 @@ class NamedImage:
     problem: InputError | None = None
 
 
+class NamedImages(Sequence[NamedImage]):
+    """Images in the order given; of a file only its path is kept, for there may be very many."""
+
+    def __init__(self, images: Iterable[str | NamedImage]) -> None:
+        self._images = list(images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, place: int) -> NamedImage: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "NamedImages": ...
+
+    def __getitem__(self, place: int | slice) -> "NamedImage | NamedImages":
+        if isinstance(place, slice):
+            return NamedImages(self._images[place])
+        image = self._images[place]
+        return NamedImage(image, Path(image)) if isinstance(image, str) else image
+
+    @property
+    def files(self) -> list[str]:
+        """The files of those that have no problem."""
+        return [
+            image if isinstance(image, str) else str(image.path)
+            for image in self._images
+            if isinstance(image, str) or image.problem is None
+        ]
+
+
 @dataclass(frozen=True)
 class Gathered:
     """The images in the order given, and sentences on what was left out."""
 
-    images: tuple[NamedImage, ...]
+    images: NamedImages
     remarks: tuple[str, ...]
 
 
@@ -54,7 +85,7 @@ def gather(sources: Sequence[str], folder: Path, stdin: BinaryIO) -> Gathered:
     """
     if sources.count(STANDARD_INPUT) > 1:
         raise InputError("standard input (-) can be read once only, got it several times")
-    images: list[NamedImage] = []
+    images: list[str | NamedImage] = []
     remarks = []
     for number, source in enumerate(sources):
         target = folder / f"{number}"
@@ -67,8 +98,8 @@ def gather(sources: Sequence[str], folder: Path, stdin: BinaryIO) -> Gathered:
                 files = "file" if skipped == 1 else "files"
                 hint = install_command("heic")
                 remarks.append(f"{source}: {skipped} HEIC {files} skipped; to read them: {hint}")
-            images += [NamedImage(str(path), path) for path in find_images([source])]
-    return Gathered(tuple(images), tuple(remarks))
+            images += find_image_names([source])
+    return Gathered(NamedImages(images), tuple(remarks))
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

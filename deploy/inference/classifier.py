@@ -1,7 +1,7 @@
 """`load(...)`: images in, labelled probabilities out, from a bundle on any backend."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -100,7 +100,7 @@ class Classifier(ClosesOnExit):
         batch: int = PREDICTION_BATCH,
         top: int = TOP_CLASSES,
         errors: Literal["raise"] = "raise",
-    ) -> Iterator[list[Prediction]]: ...
+    ) -> Generator[list[Prediction], None, None]: ...
 
     @overload
     def predict_many(
@@ -110,7 +110,7 @@ class Classifier(ClosesOnExit):
         batch: int = PREDICTION_BATCH,
         top: int = TOP_CLASSES,
         errors: Literal["yield"],
-    ) -> Iterator[list[Prediction] | InputError]: ...
+    ) -> Generator[list[Prediction] | InputError, None, None]: ...
 
     def predict_many(
         self,
@@ -119,7 +119,7 @@ class Classifier(ClosesOnExit):
         batch: int = PREDICTION_BATCH,
         top: int = TOP_CLASSES,
         errors: Literal["raise", "yield"] = "raise",
-    ) -> Iterator[list[Prediction] | InputError]:
+    ) -> Generator[list[Prediction] | InputError, None, None]:
         """`predict` for every path, in order, decoding and inferring ahead in threads.
 
         `batch` is the largest number of images in one run; where more images would only cost

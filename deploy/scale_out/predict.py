@@ -1,6 +1,6 @@
 """`predict` over a cluster: answers here in order, or as Parquet from where they were made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ def predict_spread(
     top: int,
     batch: int,
     progress: Progress,
-) -> Iterator[list[Prediction] | InputError]:
+) -> Generator[list[Prediction] | InputError, None, None]:
     """What `predict_many` yields for the same images, whoever works on them.
 
     Raises:

@@ -19,7 +19,9 @@ import pytest
 from PIL import Image
 
 from resdeploy.deploy.cuda import cuda_problem
+from resdeploy.deploy.errors import GraphError
 from resdeploy.deploy.inference.classifier import load
+from resdeploy.deploy.inference.prediction import top_predictions
 from resdeploy.deploy.installation import install_command
 from tests.command import run_command
 
@@ -264,10 +266,50 @@ def test_ctrl_c_while_predicting(
         time.sleep(0.02)  # until the decoding threads are there
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert output == "" and errors.strip() == "interrupted: no half-written file is left"
+    assert errors.strip() == "interrupted: no half-written file is left"
     assert [path.name for path in tmp_path.iterdir()] == ["large.png"]
+
+
+@pytest.mark.slow
+def test_a_csv_file_is_written_though_nobody_reads_the_table(
+    flower_bundle: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    """300 answers are more than one part of the table, so that the first is printed on the way."""
+    images = [str(image_folder / "cut_03.jpg")] * 300
+    process = subprocess.Popen(
+        [*_COMMAND, "predict", str(flower_bundle), *images, "--csv", str(tmp_path / "o.csv")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 301
+
+
+def test_json_with_an_error_on_the_way_is_the_error_alone(
+    flower_bundle: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def fails_at_the_third(*arguments: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 3:
+            raise GraphError("the network answered nan")
+        return top_predictions(*arguments)
+
+    place = "resdeploy.deploy.inference.classifier.top_predictions"
+    monkeypatch.setattr(place, fails_at_the_third)
+    done = run_command(
+        "predict", flower_bundle, image_folder, "--json", "--csv", tmp_path / "o.csv"
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["kind"] == "GraphError"
+    assert list(tmp_path.iterdir()) == []
 
 
 def _threads(pid: int) -> int:

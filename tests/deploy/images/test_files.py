@@ -11,6 +11,7 @@ from PIL import Image, features
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.images.files import (
     LabelledImage,
+    find_image_names,
     find_images,
     labelled_images,
     open_image,
@@ -129,6 +130,18 @@ def test_folders_are_searched_in_order_without_hidden_files(tmp_path: Path) -> N
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "folder.jpg").mkdir()
     assert find_images([tmp_path]) == sorted(wanted)
+
+
+def test_the_order_is_that_of_paths_and_names_are_as_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/z.png", "a.png", "a-b/c.png", "a/b/x.png", "a/b.png", "Z/1.png", "~.png"):
+        _image(tmp_path / name)
+    for source in (".", "a", "./a/", "a//b"):
+        found = find_images([source])
+        expected = [p for p in Path(source).rglob("*.png")]
+        assert found == sorted(expected) and find_image_names([source]) == [str(p) for p in found]
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:

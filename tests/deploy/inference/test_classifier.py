@@ -131,7 +131,7 @@ def test_several_threads_share_one_classifier(
 def test_leaving_early_ends_the_threads(classifier: Classifier, paths: list[Path]) -> None:
     answers = classifier.predict_many(paths * 10)
     next(answers)
-    answers.close()  # type: ignore[attr-defined]  # a generator
+    answers.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("resdeploy")]
 
 
