@@ -112,14 +112,26 @@ def check_writable(*paths: Path | None) -> None:
     for path in asked:
         if not path.parent.is_dir():
             raise InputError(f"{path}: cannot be written: no folder {path.parent}: make it first")
-        replaced = path.is_file() or not path.exists()  # then its folder must be writable
-        place = Path(os.path.realpath(path)).parent if replaced else path
-        if path.is_dir() or not os.access(place, os.W_OK):
-            what = "it is a folder" if path.is_dir() else "no permission"
-            raise InputError(f"{path}: cannot be written: {what}")
+        if path.is_dir():
+            raise InputError(f"{path}: cannot be written: it is a folder")
+        if path.exists() and not path.is_file():  # a pipe or a device
+            why = None if os.access(path, os.W_OK) else "no permission"
+        else:  # it is replaced: tried, for root may write everywhere but in file systems like /sys
+            why = _why_not_beside(Path(os.path.realpath(path)))
+        if why is not None:
+            raise InputError(f"{path}: cannot be written: {why}")
     for path in asked:
         if asked.count(path) > 1:
             raise InputError(f"{path}: named for two reports: give each its own file")
+
+
+def _why_not_beside(path: Path) -> str | None:
+    """Why no file can be made where one takes the place of `path`; None where it can."""
+    try:
+        with temporary_file(path):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def write_text(path: Path, text: str) -> None:

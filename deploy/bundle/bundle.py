@@ -86,6 +86,12 @@ class Bundle:
                 raise
             return now.file(name)
 
+    def owns(self, path: Path) -> bool:
+        """Whether a file is the manifest or one that it lists, whose place no report may take."""
+        listed = [*(self.manifest.files or ()), *(v.file for v in self.manifest.variants.values())]
+        names = (MANIFEST, SIGNATURE, *listed)
+        return path.resolve() in {(self.path / name).resolve() for name in names}
+
     def _graph(self, variant: Variant) -> Path:
         file = self.manifest.variants.get(variant)
         if file is None:

@@ -71,11 +71,13 @@ class Outputs:
             with needs("an HTML report"):  # before the first image; the page imports them again
                 import jinja2  # noqa: F401 - only whether it is there
                 import matplotlib  # noqa: F401 - as above
-        check_writable(self.save_baseline, self.junit, self.markdown, self.html, self.record)
-        if self.record is not None and self.record.is_file() and self.record.stat().st_size:
-            from resdeploy.deploy.verification.reports.history import read_history
+        written = (self.save_baseline, self.junit, self.markdown, self.html, self.record)
+        check_writable(*written)
+        _check_not_of_the_bundle(self.bundle, [path for path in written if path is not None])
+        if self.record is not None:
+            from resdeploy.deploy.verification.reports.history import check_history
 
-            read_history(self.record)  # a line must not be added to a file of another kind
+            check_history(self.record)
 
     def write(self, report: "VerifyReport") -> Path | None:
         """Write the reports and, where that is due, the baseline; returns where it was saved."""
@@ -85,6 +87,19 @@ class Outputs:
 
             append_line(self.record, history_line(report))
         return _save_baseline(report, self.save_baseline, self.ratchet)
+
+
+def _check_not_of_the_bundle(path: Path, written: Sequence[Path]) -> None:
+    """A report in the place of the graph or the manifest would destroy what is verified."""
+    from resdeploy.deploy.bundle.bundle import read_bundle
+    from resdeploy.deploy.errors import InputError
+
+    if not any(report.is_file() for report in written):
+        return
+    bundle = read_bundle(path) if path.is_dir() else None
+    for report in written:
+        if report.resolve() == path.resolve() or (bundle is not None and bundle.owns(report)):
+            raise InputError(f"{report}: is a file of the bundle: give the report another name")
 
 
 def _write_reports(

@@ -54,6 +54,7 @@ class EarlierComparison:
     """Today against earlier answers, on `shared` images; accuracies by variant.
 
     `kind` says where they come from: a "baseline" file, or another release (`--against`).
+    `remarks` say of a release in what its classes differ.
     """
 
     source: Path
@@ -63,6 +64,7 @@ class EarlierComparison:
     variants: dict[str, Accuracy]
     missing: tuple[str, ...]
     kind: Literal["baseline", "against"] = "baseline"
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `top1_baseline`, `drop` and the rest on the shared images."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from resdeploy.deploy.bundle.bundle import REFERENCE
 from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.bundle.model import Model, open_model, recorded_reference
+from resdeploy.deploy.bundle.origin import recorded_by
 from resdeploy.deploy.bundle.reference import Reference
 from resdeploy.deploy.errors import BundleError, InputError, MissingDependencyError
 from resdeploy.deploy.images.dataset import Images
@@ -54,21 +55,21 @@ class ComparisonTarget:
         self,
         images: int | None,
         recorded: int | None,
-        original: str,
+        whose: str,
         *,
         others: Sequence[str] = (),
     ) -> str:
         """The sentence with the numbers of images that were compared.
 
-        `images` is None where nothing was compared with the session. `original` gave the recorded
-        logits; `others` are phrases about what the variants were compared with besides.
+        `images` is None where nothing was compared with the session. `whose` logits the
+        recorded ones are; `others` are phrases about what the variants were compared with besides.
         """
         parts = []
         if self.session is not None and images is not None:
             parts.append(f"{self.sentence} on {images} images")
         parts += others
         if recorded is not None and self.name != LIVE:
-            parts.append(f"{original}'s logits for the {recorded} inputs recorded in {REFERENCE}")
+            parts.append(f"{whose} logits for the {recorded} inputs recorded in {REFERENCE}")
         if not parts:
             return "nothing" if self.session is not None else self.sentence
         return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
@@ -119,6 +120,11 @@ def recorded_logits(model: Model, target: ComparisonTarget) -> Reference | None:
     if recorded is None or target.name != LIVE or target.session is None:
         return recorded
     return Reference(recorded.inputs, target.session.run(recorded.inputs))
+
+
+def recorder(model: Model, target: ComparisonTarget) -> str:
+    """What gave the logits of `recorded_logits`, as sentences name it."""
+    return LIVE if target.name == LIVE else recorded_by(_with_its_bundle(model).manifest)
 
 
 def check_workers(images: Images | None, options: Mapping[str, object]) -> None:

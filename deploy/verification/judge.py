@@ -39,7 +39,7 @@ from resdeploy.deploy.verification.checks.promise import (
     recorded_promise_gate,
 )
 from resdeploy.deploy.verification.checks.shares import top1_gate
-from resdeploy.deploy.verification.comparison_target import reference_name
+from resdeploy.deploy.verification.comparison_target import FLOAT_GRAPH, reference_name
 from resdeploy.deploy.verification.evaluation import Evaluation
 from resdeploy.deploy.verification.measure import measure
 from resdeploy.deploy.verification.reports.report import VariantReport
@@ -81,8 +81,8 @@ def judge_variants(
 
     `further` are checks that somebody else made. All that are tests are corrected together.
     """
-    evaluation, replayed = answered.evaluation, answered.replayed
-    variants = [_measured(candidate, evaluation, replayed, seed) for candidate in candidates]
+    evaluation = answered.evaluation
+    variants = [_measured(candidate, answered, seed) for candidate in candidates]
     found: list[Gate] = []
     for candidate, variant in zip(candidates, variants, strict=True):
         own = _gates_of(model, candidate, variant, answered, limits)
@@ -103,10 +103,8 @@ def judge_variants(
     )
 
 
-def _measured(
-    candidate: Candidate, evaluation: Evaluation | None, replayed: Evaluation | None, seed: int
-) -> VariantReport:
-    name = candidate.name
+def _measured(candidate: Candidate, answered: Answered, seed: int) -> VariantReport:
+    name, evaluation, replayed = candidate.name, answered.evaluation, answered.replayed
     reference = None if evaluation is None else evaluation.reference
     return VariantReport(
         name=name,
@@ -118,7 +116,14 @@ def _measured(
         verdict="pass",
         is_reference=reference == name,
         reference=None if reference in (None, name) else reference_name(reference),
+        recorded_itself=replayed is not None and _recorded_itself(candidate, answered.recorded_by),
     )
+
+
+def _recorded_itself(candidate: Candidate, recorded_by: str) -> bool:
+    """Whether the candidate is the graph that gave the recorded logits, where quantize ran it."""
+    same = candidate.variant == "fp32" and candidate.backend == "ort-cpu"
+    return same and recorded_by == FLOAT_GRAPH
 
 
 def with_verdict(
@@ -178,7 +183,8 @@ def _recorded_gates(
     if finite is not None:
         return [finite]
     promise = read_promise(manifest.proofs, candidate.variant, ON_RECORDED)
-    whose = f"{recorded_by}'s"
+    itself = _recorded_itself(candidate, recorded_by)
+    whose = "its own at quantization" if itself else f"{recorded_by}'s"
     floor = logits_gate(name, precision, accuracy, whose=whose, inputs="recorded inputs")
     if promise is not None:
         kept: Gate | None = recorded_promise_gate(

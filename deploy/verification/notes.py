@@ -87,11 +87,11 @@ def notes_on_guards(
 def notes_on_earlier(since: EarlierComparison) -> list[str]:
     """Images and variants that only one of the two has."""
     notes = []
-    if since.added or since.removed:
-        notes.append(
-            f"{since.source.name}: compared on {_images(since.shared)}; "
-            f"new: {since.added}, gone: {since.removed}"
-        )
+    changed = [f"new: {since.added}, gone: {since.removed}"] * bool(since.added or since.removed)
+    remarks = since.remarks or changed  # a release answers every image of a class that it knows
+    if remarks:
+        compared = f"{since.source.name}: compared on {_images(since.shared)}"
+        notes.append("; ".join((compared, *remarks)))
     if since.missing:
         notes.append(f"{since.source.name} has no answers of {', '.join(since.missing)}")
     return notes

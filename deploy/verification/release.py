@@ -37,12 +37,14 @@ class Release:
 
     Attributes:
         classes: (classes of the release,) the same class among the new labels, or -1.
+        unknown: the new labels that it lacks.
         precisions, backends: what of it is opened; empty for the backends of the new one.
     """
 
     source: Path
     model: Model
     classes: Indices
+    unknown: tuple[str, ...]
     precisions: tuple[Precision, ...]
     backends: tuple[Backend, ...]
 
@@ -71,7 +73,9 @@ def find_release(path: Path, manifest: Manifest) -> Release:
             f"{path}: none of its classes ({theirs}, …) is among the bundle's ({ours}, …): give a "
             "release of the same classifier"
         )
-    return Release(path, model, classes, precisions, backends)
+    theirs_too = set(model.manifest.labels)
+    unknown = tuple(label for label in manifest.labels if label not in theirs_too)
+    return Release(path, model, classes, unknown, precisions, backends)
 
 
 def compare_with_release(
@@ -113,7 +117,26 @@ def compare_with_release(
         variants={name: pair(name, other) for name, other in held.items()},
         missing=tuple(name for name in names if name not in held),
         kind="against",
+        remarks=_other_classes(release, len(evaluation.paths) - len(positions)),
     )
+
+
+def _other_classes(release: Release, left_out: int) -> tuple[str, ...]:
+    """In what its classes differ, and what that does to the comparison."""
+    labels = release.model.manifest.labels
+    foreign = [label for label, place in zip(labels, release.classes, strict=True) if place < 0]
+    remarks = []
+    if release.unknown:
+        which = f"its classes lack {_named(release.unknown)}"
+        remarks.append(f"{which}, so {left_out} images were left out" if left_out else which)
+    if foreign:
+        remarks.append(f"an answer of {_named(foreign)}, which the bundle lacks, counts as wrong")
+    return tuple(remarks)
+
+
+def _named(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    return ", ".join(labels[:_NAMED]) + more
 
 
 def _run(

@@ -17,7 +17,6 @@ from typing import Literal
 
 from resdeploy.deploy.bundle.bundle import REFERENCE
 from resdeploy.deploy.bundle.model import precisions_of
-from resdeploy.deploy.bundle.origin import recorded_by
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.images.dataset import Images
 from resdeploy.deploy.progress import Progress, silent
@@ -29,7 +28,6 @@ from resdeploy.deploy.verification.checks.gate import Gate, worst
 from resdeploy.deploy.verification.checks.latency import latency_gates, latency_gates_against
 from resdeploy.deploy.verification.checks.limits import Limits
 from resdeploy.deploy.verification.comparison_target import (
-    LIVE,
     ComparisonTarget,
     OpenLive,
     check_workers,
@@ -37,6 +35,7 @@ from resdeploy.deploy.verification.comparison_target import (
     named_sessions,
     opened_by_workers,
     recorded_logits,
+    recorder,
 )
 from resdeploy.deploy.verification.device.address import Device, DeviceFacts
 from resdeploy.deploy.verification.device.session import open_on_device
@@ -139,7 +138,7 @@ def _verified(
 def _answered(task: Task, candidates: Sequence[Candidate], target: ComparisonTarget) -> Answered:
     """The answers to the images, and to the recorded inputs; at least one of them."""
     recorded = recorded_logits(task.model, target)
-    whose = LIVE if target.name == LIVE else recorded_by(task.model.manifest)
+    whose = recorder(task.model, target)
     sessions = {candidate.name: candidate.session for candidate in candidates}
     replayed = None if recorded is None else replay(recorded, sessions, progress=task.progress)
     if task.images is None:
@@ -273,9 +272,10 @@ def _compared_with(task: Task, target: ComparisonTarget, answered: Answered, jud
     """What the variants were compared with; what is compared with nothing else is no comparison."""
     evaluation, replayed = answered.evaluation, answered.replayed
     compared = evaluation is not None and not all(v.is_reference for v in judged.variants)
+    itself = all(variant.recorded_itself for variant in judged.variants)
     return target.named_on(
         len(evaluation.paths) if evaluation is not None and compared else None,
         None if replayed is None else len(next(iter(replayed.answers.values())).index),
-        answered.recorded_by,
+        "its own" if itself else f"{answered.recorded_by}'s",
         others=[f"{since.source.name} on {since.shared} images" for since in answered.earlier],
     )

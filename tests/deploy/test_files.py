@@ -78,9 +78,11 @@ def test_what_cannot_be_written_is_refused_early(tmp_path: Path) -> None:
         ((tmp_path / "absent" / "a.xml",), "no folder .*absent: make it first"),
         ((tmp_path,), "it is a folder"),
         ((tmp_path / "a", tmp_path / "a"), "named for two reports"),
+        ((tmp_path / ("a" * 250),), "File name too long"),  # that of the temporary file beside it
     ]:
         with pytest.raises(InputError, match=words):
             check_writable(*paths)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path: Path) -> None:

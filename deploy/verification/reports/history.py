@@ -89,6 +89,23 @@ def history_line(report: VerifyReport) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
+def check_history(path: Path) -> None:
+    """Refuse, before a run, a file that a line could not be added to.
+
+    Raises:
+        InputError: it cannot be written, or something is in it and not one line can be read.
+    """
+    if not path.is_file():
+        return  # `check_writable` has seen its folder
+    try:
+        with path.open("ab") as file:
+            empty = file.tell() == 0
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    if not empty:
+        read_history(path)  # a line must not be added to a file of another kind
+
+
 def append_line(path: Path, line: str) -> None:
     """Add a line at the end; a line before it that was cut off stays a line of its own.
 
@@ -120,17 +137,22 @@ def read_history(path: Path) -> History:
             f"--record {path}"
         ) from error
     runs: list[Run] = []
-    remarks = []
+    remarks, newer = [], False
     for number, line in enumerate(lines, start=1):
         try:
             runs += _runs(parse_json(line))
         except _NewerError as error:
             remarks.append(f"line {number}: {error}")
+            newer = True
         except (AttributeError, KeyError, TypeError, ValueError):
             remarks.append(f"line {number}: cannot be read and was left out")
     if not runs:
         why = remarks[0] if remarks else "it is empty"
-        raise InputError(f"{path}: not a history of verifications: {why}")
+        if newer:
+            raise InputError(f"{path}: {why}")
+        raise InputError(
+            f"{path}: not a history of verifications: {why}: restore it, or name another file"
+        )
     return History(tuple(runs), tuple(remarks))
 
 

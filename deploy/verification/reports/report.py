@@ -49,6 +49,8 @@ class VariantReport:
     Attributes:
         is_reference: it is what the others were compared with, and is compared with nothing.
         reference: the name of what `on_images` was compared with, or None.
+        recorded_itself: it gave the logits in reference.npz, so these say only that it still gives
+            them.
         compared, compared_with: the comparison that its checks decided by, and with what; a
             baseline or another release where that says more.
     """
@@ -64,6 +66,7 @@ class VariantReport:
     reference: str | None = None
     compared: Accuracy | None = None
     compared_with: str | None = None
+    recorded_itself: bool = False
 
     @property
     def accuracy(self) -> Accuracy:
@@ -187,11 +190,13 @@ def row(variant: VariantReport) -> tuple[str, ...]:
     """
     accuracy = variant.accuracy
     truthful = accuracy.truthful
-    itself = REFERENCE_CELL if variant.is_reference else ""
-    numbers = accuracy.numbers
-    if numbers is None and variant.recorded is not None:
-        numbers = variant.recorded.numbers
-    agreement = accuracy.agreement
+    itself = REFERENCE_CELL if variant.is_reference or variant.recorded_itself else ""
+    recorded = None if variant.recorded_itself else variant.recorded
+    compared = recorded if variant.on_images is None else variant.on_images
+    agreement = None if compared is None else compared.agreement
+    numbers = None if compared is None else compared.numbers
+    if numbers is None and recorded is not None:
+        numbers = recorded.numbers
     return (
         variant.name,
         variant.backend,

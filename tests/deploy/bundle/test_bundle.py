@@ -35,6 +35,13 @@ def test_reads_what_was_written(bundle: Path) -> None:
     assert read_bundle(bundle) == read
 
 
+def test_its_own_files_are_known_by_whatever_path(bundle: Path) -> None:
+    found = read_bundle(bundle)
+    for name in ("manifest.json", "fp32.onnx", "../" + bundle.name + "/fp32.onnx"):
+        assert found.owns(bundle / name)
+    assert not found.owns(bundle / "report.html") and not found.owns(bundle.parent / "fp32.onnx")
+
+
 def test_one_flipped_byte_in_a_graph(bundle: Path) -> None:
     graph = bundle / "fp32.onnx"
     for position in (0, graph.stat().st_size // 2, graph.stat().st_size - 1):

@@ -104,6 +104,10 @@ def test_nothing_is_run_when_a_report_could_not_be_written(
     done = run(bundle, "--record", notes)
     assert done.returncode == 1 and "notes.txt: not a history of verifications" in done.stderr
     assert notes.read_text() == "not a history\n"
+    before = (bundle / "manifest.json").read_bytes()
+    done = run(bundle, "--html", bundle / "manifest.json")
+    assert done.returncode == 1 and "manifest.json: is a file of the bundle" in done.stderr
+    assert (bundle / "manifest.json").read_bytes() == before
 
 
 def test_wrong_usage_is_2_and_user_errors_are_1(

@@ -3,21 +3,26 @@
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.bundle.bundle import read_bundle, write_manifest
 from resdeploy.deploy.bundle.model import open_model, recorded_reference
+from resdeploy.deploy.bundle.origin import NEW_REFERENCE
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.verification.comparison_target import (
     ComparisonTarget,
     LiveCheckpoint,
     find_target,
     recorded_logits,
+    recorder,
     reference_name,
 )
+from resdeploy.deploy.verification.reports.report import row
 from resdeploy.deploy.verification.verify import verify
 from tests.fakes import FakeSession, channel_means
 
@@ -54,22 +59,39 @@ def test_else_the_float_graph_or_the_recorded_logits(
 
 def test_pytorch_is_named_only_where_its_logits_were_used_and_with_their_number() -> None:
     graph = ComparisonTarget("fp32", FakeSession(), "fp32.onnx on ort-cpu")
-    assert graph.named_on(367, None, "PyTorch") == "fp32.onnx on ort-cpu on 367 images"
-    assert graph.named_on(367, 32, "PyTorch") == (
+    assert graph.named_on(367, None, "PyTorch's") == "fp32.onnx on ort-cpu on 367 images"
+    assert graph.named_on(367, 32, "PyTorch's") == (
         "fp32.onnx on ort-cpu on 367 images and PyTorch's logits for the 32 inputs recorded in "
         "reference.npz"
     )
     live = ComparisonTarget("PyTorch", FakeSession(), "a.pth in PyTorch")
-    assert live.named_on(367, 32, "PyTorch") == "a.pth in PyTorch on 367 images"
+    assert live.named_on(367, 32, "PyTorch's") == "a.pth in PyTorch on 367 images"
     old = ["v1.bundle on 366 images"]
-    assert graph.named_on(367, 32, "PyTorch", others=old) == (
+    assert graph.named_on(367, 32, "PyTorch's", others=old) == (
         "fp32.onnx on ort-cpu on 367 images, v1.bundle on 366 images and PyTorch's logits for the "
         "32 inputs recorded in reference.npz"
     )
     # fp32 alone is compared with the other release, not with itself
-    assert graph.named_on(None, None, "PyTorch", others=old) == "v1.bundle on 366 images"
-    assert graph.named_on(None, None, "PyTorch") == "nothing"
+    assert graph.named_on(None, None, "PyTorch's", others=old) == "v1.bundle on 366 images"
+    assert graph.named_on(None, None, "PyTorch's") == "nothing"
     assert (reference_name("PyTorch"), reference_name("reference")) == ("PyTorch", "fp32.onnx")
+
+
+def test_a_lone_graph_is_held_to_what_its_bundle_says_was_recorded(
+    tmp_path: Path, write_bundle: WriteBundle, identity: Float32s
+) -> None:
+    """quantize records anew: then it is fp32.onnx's own logits, not PyTorch's."""
+    bundle = write_bundle(tmp_path / "b", {"fp32": identity})
+    alone, nothing = open_model(bundle / "fp32.onnx"), ComparisonTarget(None, None, "nothing")
+    assert recorder(alone, nothing) == "PyTorch"
+    manifest = read_bundle(bundle).manifest
+    write_manifest(bundle, replace(manifest, proofs={NEW_REFERENCE: {"images": 8}}))
+    assert recorder(alone, nothing) == recorder(open_model(bundle), nothing) == "fp32.onnx"
+    report = verify(bundle / "fp32.onnx")
+    assert report.reference == "its own logits for the 8 inputs recorded in reference.npz"
+    assert "dB from its own at quantization on 8 recorded inputs" in report.gates[0].sentence
+    assert row(report.variants[0])[8:] == ("reference",) * 3
+    assert recorder(alone, ComparisonTarget("PyTorch", FakeSession(), "a.pth")) == "PyTorch"
 
 
 def test_else_nothing(tmp_path: Path, write_bundle: WriteBundle, identity: Float32s) -> None:

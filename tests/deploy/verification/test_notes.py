@@ -1,6 +1,7 @@
 """What else a reader should know, in sentences that a person would say."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,5 +52,7 @@ def test_changes_since_the_baseline_are_counted() -> None:
         "b.json: compared on 298 images; new: 1, gone: 0",
         "b.json has no answers of int8",
     ]
+    other = replace(since, remarks=("its classes lack cat",), missing=())
+    assert notes_on_earlier(other) == ["b.json: compared on 298 images; its classes lack cat"]
     same = EarlierComparison(Path("ci/b.json"), 298, 0, 0, {}, ())
     assert notes_on_earlier(same) == []

@@ -11,6 +11,7 @@ from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.verification.reports.history import (
     append_line,
+    check_history,
     first_worse,
     history_line,
     read_history,
@@ -70,6 +71,27 @@ def test_a_newer_line_is_left_out_and_says_what_to_do(record: Callable[[int], Pa
     assert remark.startswith(
         "line 2: format version 9, this resdeploy reads up to 1: renew it with"
     )
+
+
+def test_a_file_is_tried_before_a_run_is_added(
+    tmp_path: Path, record: Callable[[int], Path]
+) -> None:
+    check_history(tmp_path / "to be made.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    file = record(2)
+    before = file.read_bytes()
+    check_history(file)
+    assert file.read_bytes() == before
+    newer = tmp_path / "newer.jsonl"
+    newer.write_text('{"format_version": 9}\n')
+    with pytest.raises(InputError, match=r"newer.jsonl: line 1: format version 9, this resdeploy"):
+        check_history(newer)
+    half = tmp_path / "half.jsonl"
+    half.write_bytes(before[: len(before) // 2])
+    with pytest.raises(InputError, match=r"cannot be read .*: restore it, or name another file"):
+        check_history(half)
+    with pytest.raises(InputError, match="cannot be written"):
+        check_history(Path("/proc/self/stat"))
 
 
 def test_what_is_no_history_is_refused(tmp_path: Path) -> None:
