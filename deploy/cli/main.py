@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -59,13 +60,23 @@ def main() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if not sys.warnoptions and "--debug" not in sys.argv:
         warnings.simplefilter("ignore")  # libraries' remarks to programmers, not to users
-    with _signals_as_interrupts() as received:
-        status = _run(received)
+    received: list[int] = []
+    try:
+        with _signals_as_interrupts(received):
+            status = _run(received)
+            if received:
+                _end_here(status)
+    except KeyboardInterrupt as error:  # it came as the command began, or after its end
+        status = _told(_failure(error, received))
         if received:
-            # native code that met the interrupt may have told Python to end by SIGINT
-            gc.collect()
-            os._exit(status)
-        sys.exit(status)
+            _end_here(status)
+    sys.exit(status)
+
+
+def _end_here(status: int) -> NoReturn:
+    """After a signal: native code that met the interrupt may have told Python to end by SIGINT."""
+    gc.collect()
+    os._exit(status)
 
 
 def _run(received: list[int]) -> int:
@@ -166,16 +177,18 @@ def _repeating(
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[list[int]]:
+def _signals_as_interrupts(received: list[int]) -> Iterator[None]:
     """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that nothing half made is left.
 
-    Yields the list that receives the signal's number: native code may turn the interrupt into an
-    error of its own. A signal that is ignored (nohup) stays so. Where Python can only report the
-    interrupt and go on (it came in a callback of the import system, in `__del__`), it comes again.
+    `received` gets the signal's number: native code may turn the interrupt into an error of its
+    own. A signal that is ignored (nohup) stays so. Where Python can only report the interrupt and
+    go on (it came in a callback of the import system, in `__del__`), it comes again.
     """
-    received: list[int] = []
+    over = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if over:
+            return  # all is done: an interrupt now would leave the signals half restored
         received.append(number)
         for ours in before:
             signal.signal(ours, signal.SIG_IGN)  # a second one must not stop the clearing away
@@ -191,8 +204,9 @@ def _signals_as_interrupts() -> Iterator[list[int]]:
     unraisable = sys.unraisablehook
     sys.unraisablehook = _repeating(received, interrupt, unraisable)
     try:
-        yield received
+        yield
     finally:
+        over = True
         sys.unraisablehook = unraisable
         for number, action in before.items():
             signal.signal(number, action)

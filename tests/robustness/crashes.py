@@ -32,6 +32,7 @@ from tests.deploy.bundle.test_update import (
     _requantize as requantize,
 )
 from tests.robustness.killed import SIGNALS, check_clean
+from tests.robustness.processes import ended
 
 Case = Callable[[random.Random], None]
 
@@ -79,7 +80,7 @@ def kills(folder: Path) -> Case:
         while time.monotonic() < until:
             _state(bundle)
         os.kill(child, number)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = ended(child, number)[0]
         assert status in (-number, 128 + number), f"{number.name}: status {status}"
         if number != signal.SIGKILL:
             check_clean(folder)
@@ -117,7 +118,7 @@ def _change_for_ever(change: Callable[[Path, int], None], bundle: Path) -> NoRet
     received: list[int] = []
     code = 99
     try:
-        with _signals_as_interrupts() as received:
+        with _signals_as_interrupts(received):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS[1:])
             number = _state(bundle)
             while True:

@@ -19,8 +19,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# OpenMP's threads do not survive a fork: a child that needs more than one would wait for them
+# threads do not survive a fork, and what they hold stays held: OpenMP's, for which a child would
+# wait, and that of ONNX Runtime's telemetry
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from tests.robustness.classes import CLASSES, Case
 
@@ -44,9 +46,11 @@ def main() -> int:
     parser.add_argument("--log", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    # what a shell in the background and nohup ignore is ignored by every process that is killed
+    # what whoever started this ignores or blocks is ignored by every process that is killed
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         case = CLASSES[options.name](folder)

@@ -1,6 +1,7 @@
 """The command line starts fast and turns every kind of failure into one line and an exit code."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -154,6 +155,25 @@ def test_an_interrupt_that_python_can_only_report_comes_again() -> None:
     )
     assert done.returncode == 130
     assert done.stderr.strip() == "interrupted: no half-written file is left"
+
+
+def test_a_signal_as_a_command_begins_ends_it_as_any_other_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before `cli` is called there is no handler of errors within the command's own."""
+    ended: list[int] = []
+
+    def interrupted(received: list[int]) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the signal was not heard")
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert ended == [143]
+    assert capsys.readouterr().err.startswith("interrupted by SIGTERM: ")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_what_modules_log_is_harmless_lines(
