@@ -141,10 +141,9 @@ def _why_no_bundle(path: Path) -> str:
         what = "no manifest.json in it" if path.is_dir() else "no such bundle"
         return f"{path}: {what}; make a bundle with resdeploy export CHECKPOINT"
     if path.suffix.lower() == ".engine":
-        bundle = path.parent.parent if path.parent.name == ENGINES else "BUNDLE"
         return (
-            f"{path}: an engine, which has no preprocessing and no labels: give the bundle it "
-            f"was built from, {bundle}, with --backend tensorrt"
+            f"{path}: an engine, expected a bundle's folder: give the bundle that it was built "
+            f"from, {bundle_of(path)}"
         )
     if path.suffix.lower() == ".onnx":
         return (
@@ -155,6 +154,11 @@ def _why_no_bundle(path: Path) -> str:
         f"{path}: a file, expected a bundle's folder or an .onnx file; if it is a checkpoint, "
         f"make a bundle of it with resdeploy export {path}"
     )
+
+
+def bundle_of(engine: Path) -> str:
+    """The bundle that an engine lies in, as a command takes it; BUNDLE where it lies in none."""
+    return str(engine.parent.parent) if engine.parent.name == ENGINES else "BUNDLE"
 
 
 def check_file(path: Path, sha256: str, size_bytes: int | None = None) -> None:

@@ -1,10 +1,14 @@
-"""What a path given as BUNDLE stands for: a bundle's folder, or one self-describing ONNX file."""
+"""What a path given as BUNDLE stands for: a bundle's folder, or one file that describes itself.
+
+That is an ONNX file written by resdeploy, or an engine with its sidecar.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from resdeploy.deploy.bundle.bundle import REFERENCE, Bundle, read_bundle
+from resdeploy.deploy.bundle.engine_file import SUFFIX, read_engine_manifest
 from resdeploy.deploy.bundle.hub import fetch, is_address
 from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.bundle.reference import (
@@ -23,7 +27,7 @@ from resdeploy.deploy.targets import variants_for
 
 @dataclass(frozen=True)
 class Model:
-    """What a path given as BUNDLE stands for: a bundle, or one self-describing ONNX file."""
+    """What a path given as BUNDLE stands for; `bundle` is None for an ONNX file or an engine."""
 
     path: Path
     manifest: Manifest
@@ -33,14 +37,24 @@ class Model:
         """The checked path of a variant's ONNX file."""
         if self.bundle is not None:
             return self.bundle.graph(variant)
+        if self.is_engine:
+            raise InputError(
+                f"{self.path}: an engine, which TensorRT alone runs, and no ONNX graph: give the "
+                "bundle it was built from"
+            )
         if variant not in self.manifest.variants:
             (only,) = self.manifest.variants
             raise InputError(f"{self.path}: an ONNX file holding the {only} variant, not {variant}")
         return self.path
 
     @property
+    def is_engine(self) -> bool:
+        """Whether this is a lone engine, which runs on its own kind of GPU only."""
+        return self.bundle is None and self.path.suffix.lower() == SUFFIX
+
+    @property
     def precision(self) -> Precision:
-        """What is meant when no precision is named: fp32, or what a lone ONNX file holds."""
+        """What is meant when no precision is named: fp32, or what a lone file holds."""
         if self.bundle is not None:
             return "fp32"
         (only,) = self.manifest.variants
@@ -58,12 +72,12 @@ class Model:
 
 
 def open_model(path: StrPath) -> Model:
-    """Read the manifest of a bundle or of a lone ONNX file written by resdeploy.
+    """Read the manifest of a bundle, of a lone ONNX file written by resdeploy or of an engine.
 
     A bundle may also be an address, hf://OWNER/NAME[@REVISION] (`hub`).
 
     Raises:
-        BundleError: neither, or damaged.
+        BundleError: none of these, or damaged.
         MissingDependencyError: a lone ONNX file without onnxruntime to read it.
     """
     path = fetch(path) if is_address(path) else Path(path)
@@ -71,6 +85,8 @@ def open_model(path: StrPath) -> Model:
         with needs("reading an ONNX file"):
             from resdeploy.deploy.bundle.onnx_file import read_graph_manifest
         return Model(path, read_graph_manifest(path), None)
+    if path.is_file() and path.suffix.lower() == SUFFIX:
+        return Model(path, read_engine_manifest(path), None)
     bundle = read_bundle(path)
     return Model(path, bundle.manifest, bundle)
 

@@ -68,7 +68,7 @@ def check_signature(bundle: Path, public_key: Path) -> None:
             signature = bytes.fromhex(file.read(_KEY_LIMIT_BYTES).decode("ascii"))
         with open_regular(bundle / MANIFEST) as file:
             key.verify(signature, file.read())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(
             f"{bundle}: not signed, or changed since: sign it with --sign of export or quantize"
         ) from error

@@ -9,6 +9,7 @@ import click
 from resdeploy.deploy.cli.options import json_option
 from resdeploy.deploy.cli.output import note, print_json, print_table, say
 from resdeploy.deploy.cli.shell.command import Command
+from resdeploy.deploy.cli.shell.next_steps import as_typed, finish
 
 if TYPE_CHECKING:
     from resdeploy.deploy.verification.reports.history import Run, Worse
@@ -35,14 +36,23 @@ def history(file: Path, as_json: bool) -> None:
     if as_json:
         print_json({variant: _as_json(runs) for variant, runs in variants.items()})
         return
+    any_worse = False
     for variant, runs in variants.items():
         worse = first_worse(runs)
+        any_worse |= worse is not None
         _print_variant(variant, runs, worse)
         if worse is not None:
             say(
                 f"{variant}: run {worse.place + 1} is the first that was worse beyond noise: "
                 f"{worse.drop:.2f} points below run {worse.best + 1} (p = {worse.p:.2g})"
             )
+    finish(
+        f"read {len(found.runs)} results",
+        f"resdeploy verify BUNDLE --data DIR --record {as_typed(file)}",
+        "resdeploy verify BUNDLE --data DIR --explain"
+        if any_worse
+        else f"resdeploy history {as_typed(file)} --json",
+    )
 
 
 def _as_json(runs: list["Run"]) -> dict[str, Any]:

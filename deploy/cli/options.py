@@ -71,7 +71,7 @@ precision_option = click.option(
     "--precision",
     type=click.Choice(("auto", *PRECISIONS)),
     help="auto: the fastest one here that passes the bundle's self check.  "
-    "[default: fp32, or what a lone ONNX file holds]",
+    "[default: fp32, or what a lone file holds]",
 )
 
 

@@ -107,10 +107,11 @@ def predict(
 ) -> None:
     """Classify images, folders, globs, URLs or standard input (-) with BUNDLE.
 
-    BUNDLE may be a lone .onnx file, too. An image that cannot be read becomes one row with its
-    reason; the others go on, and the exit code is 1 at the end. Where several images are given, a
-    count for each class follows, and the accuracy where their folders name the classes. With
-    --engine ray, images may also be URIs such as s3://bucket/folder and .csv or .parquet lists.
+    BUNDLE may be a lone .onnx file or an .engine with its .json, too. An image that cannot be read
+    becomes one row with its reason; the others go on, and the exit code is 1 at the end. Where
+    several images are given, a count for each class follows, and the accuracy where their folders
+    name the classes. With --engine ray, images may also be URIs such as s3://bucket/folder
+    and .csv or .parquet lists.
     """
     _check_places(csv_file, save_dir)
     asked = Asked(bundle, images, precision, backend, batch, top, min_probability)
@@ -216,10 +217,12 @@ def _say_done(bundle: Path, count: int, failed: int, *, as_json: bool) -> int:
 
     if failed < count and not as_json:
         told = f"{count - failed} of {count}" if failed else str(count)
+        name = as_typed(bundle)
+        engine = bundle.suffix == ".engine"  # which has no recorded answers to be held to
         finish(
             f"classified {told} image{'s' * (count > 1)}",
-            f"resdeploy verify {as_typed(bundle)} --data DIR",
-            f"resdeploy serve {as_typed(bundle)}",
+            f"resdeploy bench {name}" if engine else f"resdeploy verify {name} --data DIR",
+            f"resdeploy serve {name}",
         )
     if failed:
         note(f"{failed} of {count} images could not be read")

@@ -90,8 +90,8 @@ def serve(
 ) -> None:
     """Serve BUNDLEs over HTTP and gRPC with the Open Inference Protocol (V2), until SIGTERM.
 
-    A BUNDLE is a bundle, a lone .onnx file, or a folder of versions: NAME/1, NAME/2 and so on. The
-    access log goes to stdout, one JSON line for each request.
+    A BUNDLE is a bundle, a lone .onnx or .engine file, or a folder of versions: NAME/1, NAME/2 and
+    so on. The access log goes to stdout, one JSON line for each request.
     """
     from resdeploy.deploy.optional import needs
 

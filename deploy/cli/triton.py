@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="What to serve.  [default: fp32, or what a lone ONNX file holds]",
+    help="What to serve.  [default: fp32, or what a lone file holds]",
 )
 @click.option(
     "--backend",

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from resdeploy.deploy.bundle.engine_file import manifest_for_engine
 from resdeploy.deploy.bundle.exchange import sibling
 from resdeploy.deploy.bundle.model import Model, open_model
 from resdeploy.deploy.bundle.update import changed_folder, is_mount_point
@@ -85,6 +87,7 @@ class _Build:
     graph_sha256: str
     targets: tuple[str, ...]
     options: BuildOptions
+    manifest: dict[str, Any]
 
 
 def _planned(model: Model, precision: Precision, flavor: Flavor, options: BuildOptions) -> _Build:
@@ -107,7 +110,16 @@ def _planned(model: Model, precision: Precision, flavor: Flavor, options: BuildO
     )
     engine = folder / engine_name(precision, machine, targets, options)
     kept = replace(options, timing_cache=None)
-    return _Build(engine, request, machine, variant, sha256_file(graph), targets, kept)
+    return _Build(
+        engine=engine,
+        request=request,
+        machine=machine,
+        variant=variant,
+        graph_sha256=sha256_file(graph),
+        targets=targets,
+        options=kept,
+        manifest=manifest_for_engine(model.manifest, variant),
+    )
 
 
 def _targets(flavor: Flavor, precision: Precision, options: BuildOptions) -> tuple[str, ...]:
@@ -168,6 +180,8 @@ def _existing(build: _Build) -> Engine | None:
         wanted = (build.machine, build.options, build.graph_sha256)
         if (sidecar.machine, sidecar.options, sidecar.graph_sha256) != wanted:
             return None
+        if sidecar.manifest is None:  # of an older resdeploy: it would not predict by itself
+            return None
         read_plan(build.engine)
     except (EngineError, OSError):
         return None
@@ -202,6 +216,7 @@ def _sidecar(build: _Build, report: BuildReport, plan: Path) -> Sidecar:
         warnings=report.warnings,
         layers=report.layers,
         convolutions=report.convolutions,
+        manifest=build.manifest,
     )
 
 

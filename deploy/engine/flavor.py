@@ -58,8 +58,11 @@ def import_tensorrt(flavor: Flavor) -> ModuleType:
         raise BackendError(f"{name} cannot be imported: {_import_reason(error)}") from error
 
 
-def missing_message(flavor: Flavor) -> str:
-    """What to do about a flavour that is not installed, on this kind of machine."""
+def missing_message(flavor: Flavor, *, this: bool = False) -> str:
+    """What to do about a flavour that is not installed, on this kind of machine.
+
+    With `this` no other will do, as for an engine that was built with it.
+    """
     if flavor == "tensorrt" and jetson_line():
         # the wheel on PyPI is not for Jetsons; JetPack installs one for the system's Python only
         return (
@@ -68,7 +71,7 @@ def missing_message(flavor: Flavor) -> str:
         )
     advice = install_command(flavor)
     other = next(name for name in FLAVORS if name != flavor)
-    if is_installed(other):
+    if not this and is_installed(other):
         advice += f", or use {other}, which is installed"
     return f"{flavor} is not installed: {advice}"
 

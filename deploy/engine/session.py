@@ -8,20 +8,28 @@ buffers, so that several threads run at once.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.bundle.bundle import bundle_of
 from resdeploy.deploy.bundle.model import Model
 from resdeploy.deploy.cuda import Cuda, cuda_problem, device, load_cuda
 from resdeploy.deploy.engine.error_hints import explain
 from resdeploy.deploy.engine.execution_context import ExecutionContext
-from resdeploy.deploy.engine.flavor import Flavor, import_tensorrt, version_numbers
+from resdeploy.deploy.engine.flavor import (
+    Flavor,
+    import_tensorrt,
+    is_installed,
+    missing_message,
+    version_numbers,
+)
 from resdeploy.deploy.engine.log import BuildLog
-from resdeploy.deploy.engine.sidecar import Machine, Sidecar, read_plan
+from resdeploy.deploy.engine.sidecar import Machine, Sidecar, needed_by, read_plan, read_sidecar
 from resdeploy.deploy.engine.store import find_engine
-from resdeploy.deploy.errors import BackendError, EngineError
+from resdeploy.deploy.errors import BackendError, EngineError, MissingDependencyError
 from resdeploy.deploy.session import ClosesOnExit, check_batch, sizes_of
 from resdeploy.deploy.specs import Backend, BatchRange, Precision, TensorSpec, Variant
 
@@ -164,7 +172,9 @@ def open_engine(model: Model, precision: Precision, flavor: Flavor) -> TensorrtS
         BackendError, MissingDependencyError: no GPU, or the flavour is not installed.
         EngineError: none was built, or those there do not fit; says what differs and what to do.
     """
-    if problem := cuda_problem():
+    if model.is_engine:
+        _check_lone(model.path, flavor)
+    elif problem := cuda_problem():
         raise BackendError(f"backend {flavor} needs an NVIDIA GPU: {problem}; use ort-cpu")
     trt = import_tensorrt(flavor)
     cuda = load_cuda()
@@ -177,6 +187,23 @@ def open_engine(model: Model, precision: Precision, flavor: Flavor) -> TensorrtS
         cuda,
         unified_memory=gpu is not None and gpu.integrated,
     )
+
+
+def _check_lone(engine: Path, flavor: Flavor) -> None:
+    """Say what a lone engine needs where that is not here, and what can be done without it."""
+    sidecar = read_sidecar(engine)
+    if flavor != sidecar.machine.flavor:
+        raise BackendError(f"{engine}: runs with backend {sidecar.machine.flavor}, not {flavor}")
+    if problem := cuda_problem():
+        raise BackendError(
+            f"{engine}: needs {needed_by(sidecar)}: {problem}; on this machine the bundle it was "
+            f"built from predicts on the CPU: resdeploy predict {bundle_of(engine)} IMAGE"
+        )
+    if not is_installed(flavor):
+        raise MissingDependencyError(
+            f"{engine}: needs {needed_by(sidecar)}: {missing_message(flavor, this=True)}",
+            exit_code=4,
+        )
 
 
 def _shares_profile(trt: Any, sidecar: Sidecar) -> bool:

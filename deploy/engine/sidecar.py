@@ -8,12 +8,13 @@ it before this file was read and compared: `misfit` says in words what differs.
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resdeploy.deploy.bundle.engine_file import sidecar_path
 from resdeploy.deploy.cuda import device
 from resdeploy.deploy.engine.flavor import Flavor, Typing
 from resdeploy.deploy.engine.layer_table import LayerCounts
@@ -61,7 +62,8 @@ class Sidecar:
     """What an engine is: where it was built, of which graph, how, and what came out.
 
     `options` are as asked, without the timing cache, which does not change what an engine is;
-    `compute_capabilities` are the architectures it was built for.
+    `compute_capabilities` are the architectures it was built for; `manifest` is what makes an
+    engine predict without its bundle (`bundle.engine_file`), None in older sidecars.
     """
 
     machine: Machine
@@ -80,6 +82,7 @@ class Sidecar:
     warnings: tuple[str, ...]
     layers: LayerCounts | None
     convolutions: LayerCounts | None
+    manifest: Mapping[str, Any] | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -111,11 +114,6 @@ class Sidecar:
             raise EngineError(
                 f"{source}: not an engine's sidecar ({error!r}): build the engine again"
             ) from error
-
-
-def sidecar_path(engine: Path) -> Path:
-    """`x.engine` has `x.json` beside it."""
-    return engine.with_suffix(".json")
 
 
 def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
@@ -186,6 +184,12 @@ def misfit(sidecar: Sidecar, here: Machine) -> str | None:
         was.append(f"on {built.platform}")
         now.append(f"on {here.platform}")
     return f"built {' '.join(was)}; here {' '.join(now)}" if was else None
+
+
+def needed_by(sidecar: Sidecar) -> str:
+    """What the engine runs on, e.g. "a GPU of sm_87 with TensorRT 10.3.0 on linux-aarch64"."""
+    gpus = " or ".join(map(_sm, sidecar.compute_capabilities))
+    return f"a GPU of {gpus} with {_library(sidecar.machine)} on {sidecar.machine.platform}"
 
 
 def remarks(sidecar: Sidecar, here: Machine) -> list[str]:

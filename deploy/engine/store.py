@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resdeploy.deploy.bundle.bundle import ENGINES
+from resdeploy.deploy.bundle.bundle import ENGINES, bundle_of
 from resdeploy.deploy.bundle.model import Model
 from resdeploy.deploy.defaults import ENGINE_BATCH
 from resdeploy.deploy.engine.request import BuildOptions
@@ -60,11 +60,14 @@ class Engine:
 def find_engine(model: Model, precision: Precision, here: Machine) -> Engine:
     """The engine of this precision that fits `here`; the plan itself is not read yet.
 
-    Of several that fit, built for other batch ranges say, it is the one built last.
+    Of several that fit, built for other batch ranges say, it is the one built last. A lone engine
+    is the only one that there is.
 
     Raises:
         EngineError: none was built, or those that are there do not fit; says what differs.
     """
+    if model.is_engine:
+        return _lone_engine(model.path, precision, here)
     folder = engines_folder(model)
     build = f"resdeploy build {model.path} --precision {precision} --flavor {here.flavor}"
     reasons = []
@@ -80,6 +83,18 @@ def find_engine(model: Model, precision: Precision, here: Machine) -> Engine:
     if reasons:
         raise EngineError(f"{'; '.join(sorted(reasons))}: run {build}")
     raise EngineError(f"{model.path}: no {precision} engine for {here.flavor} in it: run {build}")
+
+
+def _lone_engine(path: Path, precision: Precision, here: Machine) -> Engine:
+    sidecar = read_sidecar(path)
+    if precision != sidecar.precision:
+        raise EngineError(f"{path}: an engine of {sidecar.precision}, not of {precision}")
+    if reason := misfit(sidecar, here):
+        build = f"resdeploy build {bundle_of(path)} --precision {precision} --flavor {here.flavor}"
+        raise EngineError(f"{path}: {reason}: build one here from its bundle: {build}")
+    for remark in remarks(sidecar, here):
+        _log.warning("%s: %s", path, remark)
+    return Engine(path, sidecar, reused=True)
 
 
 def engines_folder(model: Model) -> Path:

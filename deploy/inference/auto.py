@@ -19,6 +19,7 @@ from typing import Any, Literal
 from resdeploy.deploy.bundle.bundle import REFERENCE
 from resdeploy.deploy.bundle.model import Model, precisions_of
 from resdeploy.deploy.bundle.reference import Reference
+from resdeploy.deploy.engine.sidecar import read_sidecar
 from resdeploy.deploy.engine.store import engines_folder
 from resdeploy.deploy.errors import BackendError, BundleError, InputError, ResdeployError
 from resdeploy.deploy.files import read_sealed, replaced_file, sealed
@@ -115,6 +116,9 @@ def choose(
         BackendError: none gives the reference's answers.
         BundleError: a file of the bundle was altered.
     """
+    if model.is_engine:
+        flavor = read_sidecar(model.path).machine.flavor
+        return AutoChoice(flavor if backend == "auto" else backend, model.precision, ())
     host = host or this_host(threads)
     backends = host.backends if backend == "auto" else (backend,)
     asked = backend != "auto"

@@ -241,11 +241,11 @@ def load(
     backend: Backend | Literal["auto"] = "auto",
     threads: int | None = None,
 ) -> Classifier:
-    """Open a bundle, or a lone `.onnx` written by resdeploy, for prediction. Never imports torch.
+    """Open a bundle, or a lone `.onnx` or engine of ours, for prediction. Never imports torch.
 
     Args:
-        path: the bundle's folder or the ONNX file.
-        precision: "fp32" (or what a lone ONNX file holds, the default), "fp16", "int8", or "auto":
+        path: the bundle's folder, the ONNX file, or the engine with its sidecar beside it.
+        precision: "fp32" (or what a lone file holds, the default), "fp16", "int8", or "auto":
             the fastest that passes the bundle's self check here; see `Classifier.auto`.
         backend: "auto" or one of `resdeploy.deploy.specs.BACKENDS`.
         threads: CPU threads for one image; default all cores. `predict_many` shares images

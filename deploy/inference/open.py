@@ -1,4 +1,4 @@
-"""Opens whatever runs a classifier: a bundle or a lone ONNX file, on the backend asked for."""
+"""Opens what runs a classifier: a bundle, an ONNX file or an engine, on the backend asked for."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ def open_session(
 
     Args:
         model: what `open_model` gives.
-        precision: default fp32, or what a lone ONNX file holds.
+        precision: default fp32, or what a lone file holds.
         backend: "auto" is the fastest here that gives the reference's answers (see `auto`).
         threads: bounds the CPU threads of one run; default all cores.
 
@@ -35,7 +35,9 @@ def open_session(
 
 
 def _fastest(model: Model, precision: Precision, threads: int | None) -> Backend:
-    if cuda_problem() is not None:  # nothing to choose from: spare the start what choosing imports
+    if (
+        cuda_problem() is not None and not model.is_engine
+    ):  # nothing to choose from: spare the start what choosing imports
         return "ort-cpu"
     from resdeploy.deploy.inference.auto import choose
 

@@ -8,31 +8,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from resdeploy.deploy.bundle.bundle import REPORTS
+from resdeploy.deploy.bundle.engine_file import SIDECAR_SUFFIX, sidecar_path
 from resdeploy.deploy.bundle.model import open_model
 
 
 def pack(path: Path) -> bytes:
-    """The files of a bundle without its reports, or a lone ONNX file, as an archive.
+    """A bundle's files without its reports, an ONNX file or an engine with its sidecar, archived.
 
     Raises:
         BundleError: no bundle there.
     """
-    open_model(path)  # what cannot be opened is refused here and not by every worker
+    model = open_model(path)  # what cannot be opened is refused here and not by every worker
+    path = path.resolve()
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
-        archive.add(path, arcname=path.resolve().name, filter=_without_reports)
+        archive.add(path, arcname=path.name, filter=_without_reports)
+        if model.is_engine:
+            archive.add(sidecar_path(path), arcname=sidecar_path(path).name)
     return stream.getvalue()
 
 
 @contextmanager
 def unpacked(content: bytes) -> Iterator[Path]:
-    """The bundle or the ONNX file in a temporary folder."""
+    """What `pack` was given, in a temporary folder."""
     with (
         tempfile.TemporaryDirectory(prefix="resdeploy-bundle-") as folder,
         tarfile.open(fileobj=io.BytesIO(content)) as archive,
     ):
         archive.extractall(folder, filter="data")
-        yield next(Path(folder).iterdir())
+        yield next(path for path in Path(folder).iterdir() if path.suffix != SIDECAR_SUFFIX)
 
 
 def _without_reports(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

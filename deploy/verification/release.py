@@ -1,6 +1,6 @@
 """Another release of the same classifier as the reference of a verification (`--against`).
 
-The other release may be a bundle, a lone ONNX file or an engine in a bundle. It runs on the same
+The other release may be a bundle, a lone ONNX file or an engine. It runs on the same
 images with its own preprocessing, and its classes are found by name: its architecture may differ,
 and so may the order and number of its labels. Images of classes that it does not know are left out.
 A variant is compared with the same variant of the other release, or with its only one.
@@ -17,17 +17,17 @@ import numpy as np
 from resdeploy.deploy.arrays import Indices
 from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.bundle.model import Model, open_model, precisions_of
+from resdeploy.deploy.engine.sidecar import read_sidecar
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.images.dataset import Images
 from resdeploy.deploy.metrics.logits import Answers
 from resdeploy.deploy.progress import Progress
-from resdeploy.deploy.specs import PRECISIONS, Backend, Precision
+from resdeploy.deploy.specs import Backend, Precision
 from resdeploy.deploy.verification.accuracy import Accuracy
 from resdeploy.deploy.verification.baseline import EarlierComparison, paired_with
 from resdeploy.deploy.verification.candidates import open_candidates
 from resdeploy.deploy.verification.evaluation import Evaluation, KeptLogits, evaluate
 
-_ENGINE = ".engine"
 _NAMED = 3
 
 
@@ -56,15 +56,10 @@ def find_release(path: Path, manifest: Manifest) -> Release:
         BundleError: nothing that can be compared with, or damaged.
         InputError: it has no class in common.
     """
-    backends: tuple[Backend, ...] = ()
-    precisions: tuple[Precision, ...] = ()
-    if path.suffix == _ENGINE and path.is_file():
-        # an engine lies in engines/ of its bundle and is named after its precision and flavor
-        backends = ("tensorrt-rtx" if "-tensorrt-rtx-" in path.name else "tensorrt",)
-        precisions = tuple(p for p in PRECISIONS if path.name.startswith(p))
-        model = open_model(path.parent.parent)
-    else:
-        model = open_model(path)
+    model = open_model(path)
+    # an engine is of one precision and runs on its own library, whatever was asked of the new one
+    precisions = (model.precision,) if model.is_engine else ()
+    backends = (read_sidecar(path).machine.flavor,) if model.is_engine else ()
     places = {label: place for place, label in enumerate(manifest.labels)}
     classes = np.array([places.get(label, -1) for label in model.manifest.labels], np.int64)
     if not (classes >= 0).any():

@@ -54,6 +54,11 @@ def read_task(
             "verify --max-slower there"
         )
     model = open_model(bundle)
+    if model.is_engine:
+        raise InputError(
+            f"{bundle}: an engine, which has no recorded answers to be held to: verify the bundle "
+            "it was built from, with --backend tensorrt"
+        )
     if model.manifest.features:
         refuse_about_classes(model, limits, {"--baseline": baseline, "--against": against})
     images = data if isinstance(data, Images) else None

@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from resdeploy.deploy.bundle.bundle import REFERENCE, read_bundle
+from resdeploy.deploy.bundle.engine_file import SUFFIX, read_engine_manifest
 from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.bundle.model import open_model
 from resdeploy.deploy.engine.store import describe_engine
 from resdeploy.deploy.errors import InputError, MissingDependencyError, ResdeployError
 from resdeploy.deploy.images.files import find_images
 from resdeploy.deploy.optional import needs
+
+# what predicting with it rests on; the rest is told of the bundle it was built from
+_OF_AN_ENGINE = ("architecture", "classes", "labels", "input", "output", "features", "preprocess")
 
 
 def describe(path: Path, data: Path | None = None) -> dict[str, Any]:
@@ -29,15 +33,15 @@ def describe(path: Path, data: Path | None = None) -> dict[str, Any]:
         return _bundle(path)
     if path.suffix.lower() == ".onnx":
         return _graph(path)
-    if path.suffix.lower() == ".engine":
-        return describe_engine(path)
+    if path.suffix.lower() == SUFFIX:
+        return _engine(path)
     with needs("inspecting a checkpoint"):
         from resdeploy.export.checkpoint.describe import describe_checkpoint
     return describe_checkpoint(path)
 
 
 def _checkpoint_on(path: Path, data: Path) -> dict[str, Any]:
-    if path.suffix.lower() in (".onnx", ".engine"):
+    if path.suffix.lower() in (".onnx", SUFFIX):
         raise InputError(f"{path}: --data is for checkpoints; check a bundle with resdeploy verify")
     with needs("comparing batch-norm statistics"):
         from resdeploy.export.proof.settle import describe_on_images
@@ -100,6 +104,15 @@ def _graph(path: Path) -> dict[str, Any]:
         **_facts(manifest),
         "proofs": dict(manifest.proofs),
     }
+
+
+def _engine(path: Path) -> dict[str, Any]:
+    """The sidecar; what it says of the network in the words used for bundles."""
+    description = describe_engine(path)
+    if description.pop("manifest") is None:
+        return description
+    facts = _facts(read_engine_manifest(path))
+    return {**description, **{key: facts[key] for key in _OF_AN_ENGINE if key in facts}}
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:

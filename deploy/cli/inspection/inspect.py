@@ -8,6 +8,7 @@ import click
 from resdeploy.deploy.cli.options import BundlePath, json_option
 from resdeploy.deploy.cli.output import note, print_json, print_table
 from resdeploy.deploy.cli.shell.command import Command
+from resdeploy.deploy.cli.shell.next_steps import as_typed, finish
 
 
 @click.command(
@@ -31,6 +32,7 @@ def inspect(path: Path, precision: str | None, data: Path | None, as_json: bool)
     """Show what a checkpoint, a bundle, an engine or an ONNX file is, and how that is known."""
     from resdeploy.deploy.bundle.int8_report import COLUMNS, EXPLAINED, read_int8_layers, table_row
     from resdeploy.deploy.cli.inspection.describe import describe
+    from resdeploy.deploy.cli.inspection.following import next_after, next_for_int8
 
     if precision is not None:
         layers = read_int8_layers(path)
@@ -41,15 +43,22 @@ def inspect(path: Path, precision: str | None, data: Path | None, as_json: bool)
             print_table((variant, *COLUMNS), [table_row(row) for row in rows])
         for line in (*EXPLAINED, *layers["repairs"]):
             note(line)
+        finish(f"inspected {as_typed(path)}", *next_for_int8(path))
         return
     description = describe(path, data)
     if as_json:
         print_json(description)
         return
+    following = next_after(path, description, data)
+    _print(path, description, with_images=data is not None)
+    finish(f"inspected {as_typed(path)}", *following)
+
+
+def _print(path: Path, description: dict[str, Any], *, with_images: bool) -> None:
     if description["kind"] == "bundle":
         _print_bundle(path, description)
         return
-    proofs = description.pop("proofs", {}) if data is not None else {}
+    proofs = description.pop("proofs", {}) if with_images else {}
     for title, lines in _sections(description):
         print_table((title, ""), lines)
     if "batchnorm_statistics" in proofs:
@@ -80,6 +89,9 @@ def doctor(as_json: bool) -> None:
         lines += [(sentence, because), *([("", how)] if how else [])]
     if lines:
         print_table(("you cannot", "because; how to get it"), lines)
+    from resdeploy.deploy.cli.inspection.following import next_on_this_machine
+
+    finish(f"tried {len(findings)} things", *next_on_this_machine(can, cannot))
 
 
 def _print_bundle(path: Path, description: dict[str, Any]) -> None:

@@ -120,6 +120,8 @@ def _copy_network(folder: Path, model: Model, precision: Any, options: TritonOpt
 def _only_engine(model: Model, precision: Precision) -> tuple[Path, Sidecar]:
     folder = engines_folder(model)
     engines = sorted(folder.glob(f"{precision}-tensorrt-[0-9]*.engine"))
+    if model.is_engine:
+        engines = [model.path]
     build = f"resdeploy build {model.path} --precision {precision}"
     if not engines:
         raise EngineError(f"{model.path}: no {precision} engine in it: run {build} on the target")

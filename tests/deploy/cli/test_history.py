@@ -28,7 +28,13 @@ def test_a_table_a_chart_and_the_first_loss(
             verify, [str(bundle), "--data", str(colours), "--record", str(file)]
         )
         assert done.exit_code == 0, done.output
-    shown = CliRunner().invoke(history, [str(file)]).output
+    result = CliRunner().invoke(history, [str(file)])
+    shown = result.output
+    assert result.stderr.startswith("read 2 results in ")
+    assert result.stderr.splitlines()[1:] == [
+        f"next: resdeploy verify BUNDLE --data DIR --record {file}",
+        "  or: resdeploy verify BUNDLE --data DIR --explain",
+    ]
     first, second = (line for line in shown.splitlines() if "●" in line)
     assert "99.00" in first and "worse" not in first and first.index("●") > second.index("●")
     assert "86.67" in second and second.endswith("◀ worse")

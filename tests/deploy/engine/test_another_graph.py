@@ -9,12 +9,13 @@ import onnx
 import pytest
 
 from resdeploy.deploy.bundle.bundle import describe_file, read_bundle, write_manifest
+from resdeploy.deploy.bundle.engine_file import sidecar_path
 from resdeploy.deploy.cuda import cuda_problem
 from resdeploy.deploy.engine import session as engine_session
 from resdeploy.deploy.engine.build import build_engine
 from resdeploy.deploy.engine.flavor import is_installed
 from resdeploy.deploy.engine.request import BuildOptions
-from resdeploy.deploy.engine.sidecar import Machine, read_sidecar, sidecar_path
+from resdeploy.deploy.engine.sidecar import Machine, read_sidecar
 from resdeploy.deploy.errors import EngineError
 from resdeploy.deploy.verification.verify import verify
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from resdeploy.deploy.bundle.engine_file import sidecar_path
 from resdeploy.deploy.engine.layer_table import LayerCounts
 from resdeploy.deploy.engine.request import BuildOptions
 from resdeploy.deploy.engine.sidecar import (
@@ -14,7 +15,6 @@ from resdeploy.deploy.engine.sidecar import (
     misfit,
     read_sidecar,
     remarks,
-    sidecar_path,
     write_sidecar,
 )
 from resdeploy.deploy.engine.store import engine_name

@@ -15,7 +15,12 @@ from resdeploy.deploy.errors import InputError
 
 def _run(*arguments: object) -> str:
     result = CliRunner().invoke(inspect, [str(word) for word in arguments], catch_exceptions=False)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    if "--json" in arguments:
+        assert result.stderr == ""
+    else:
+        done, *following = result.stderr.splitlines()
+        assert done.startswith(f"inspected {arguments[0]} in ") and len(following) <= 2
     return result.stdout
 
 
@@ -67,3 +72,7 @@ def test_doctor_marks_what_works() -> None:
     result = CliRunner().invoke(doctor, [], catch_exceptions=False)
     line = next(line for line in result.stdout.splitlines() if line.strip().startswith("ort-cpu"))
     assert "works" in line and "the right numbers" in line
+    done, first, second = result.stderr.splitlines()
+    assert done.startswith("tried ") and done.endswith(" s")
+    assert first == "next: resdeploy export CHECKPOINT --data DIR"
+    assert second == "  or: resdeploy predict BUNDLE IMAGE"

@@ -1,0 +1,60 @@
+"""The sidecar of an engine tells of its network what the bundle told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resdeploy.deploy.bundle.bundle import read_bundle
+from resdeploy.deploy.bundle.engine_file import manifest_for_engine, read_engine_manifest
+from resdeploy.deploy.bundle.model import open_model, precisions_of
+from resdeploy.deploy.errors import BundleError, InputError
+from resdeploy.deploy.files import sealed
+
+
+def _engine(folder: Path, fields: dict[str, Any]) -> Path:
+    """A lone engine with a sidecar of these fields."""
+    engine = folder / "net.engine"
+    engine.write_bytes(b"a plan")
+    engine.with_suffix(".json").write_text(json.dumps(sealed(fields)))
+    return engine
+
+
+def test_labels_and_preprocessing_come_back(bundle: Path, tmp_path: Path) -> None:
+    whole = read_bundle(bundle).manifest
+    engine = _engine(tmp_path, {"manifest": manifest_for_engine(whole, "fp32")})
+    found = read_engine_manifest(engine)
+    for field in ("model", "input", "output", "preprocess", "labels", "assumptions", "proofs"):
+        assert getattr(found, field) == getattr(whole, field)
+    assert list(found.variants) == ["fp32"]
+
+    model = open_model(engine)
+    assert model.is_engine and model.bundle is None and model.precision == "fp32"
+    assert precisions_of(model, ()) == ("fp32",)
+    with pytest.raises(InputError, match=r"net\.engine: an engine, which TensorRT alone runs"):
+        model.graph("fp32")
+    assert not open_model(bundle).is_engine
+
+
+def test_what_is_missing_or_damaged_is_named(bundle: Path, tmp_path: Path) -> None:
+    engine = _engine(tmp_path, {})
+    with pytest.raises(BundleError, match=r"its net\.json has no labels and no preprocessing"):
+        open_model(engine)
+    fields = manifest_for_engine(read_bundle(bundle).manifest, "fp32")
+    two = {**fields["variants"], "fp16": fields["variants"]["fp32"]}
+    for damaged, words in (
+        ([], "not a manifest"),
+        ({**fields, "labels": None}, "not a manifest"),
+        ({**fields, "variants": {}}, "0 variants, expected the one"),
+        ({**fields, "variants": two}, "2 variants, expected the one"),
+    ):
+        with pytest.raises(BundleError, match=words):
+            open_model(_engine(tmp_path, {"manifest": damaged}))
+    sidecar = engine.with_suffix(".json")
+    sidecar.write_text(sidecar.read_text().replace("fp32", "fp16"))
+    with pytest.raises(BundleError, match=r"net\.json: cannot be read \(altered since"):
+        open_model(engine)
+    sidecar.unlink()
+    with pytest.raises(BundleError, match=r"no net\.json beside it.*copy that, too"):
+        open_model(engine)
