@@ -67,6 +67,9 @@ NETWORKS = {
     "CIFAR MobileNetV2": Network(
         "flowers_mobilenet_v2.pth", _CIFAR, "cifar10/calib", "cifar10/val", _CIFAR_MOBILENET
     ),
+    "dilated ResNeXt-50": Network(
+        "flowers_resnext50_32x4d.pth", _FLOWERS_96, "flowers/train", "flowers/val", {}
+    ),
     "Caffe ResNeXt-50": Network(
         "flowers_resnext50_32x4d.pth",
         replace(_FLOWERS_96, mean=IMAGENET_MEAN, std=(1 / 255,) * 3),
@@ -89,6 +92,8 @@ KINDS = (
     Kind("ResNeXt-50", "channels", "rgb", "bgr"),
     Kind("ResNeXt-50", "stride", "3x3", "1x1"),
     Kind("ResNeXt-50", "pool_padding", "1", "0"),
+    Kind("ResNeXt-50", "dilated", "no", "layer4"),
+    Kind("ResNeXt-50", "dilated", "no", "yes"),
     Kind("flowers ResNet-18", "normalization", "imagenet", "-1..1"),
     Kind("flowers ResNet-18", "channels", "rgb", "bgr"),
     Kind("flowers ResNet-18", "pool", "yes", "no"),
@@ -96,6 +101,8 @@ KINDS = (
     Kind("flowers ResNet-18", "strides", "1,2,2,2", "1,2,2,1"),
     Kind("CIFAR ResNet-20, pool", "pool", "yes", "no", retrained=True),
     Kind("CIFAR MobileNetV2", "stem_stride", "1", "2", retrained=True),
+    Kind("dilated ResNeXt-50", "dilated", "yes", "no", retrained=True),
+    Kind("dilated ResNeXt-50", "dilated", "yes", "layer4", retrained=True),
     Kind("Caffe ResNeXt-50", "normalization", "0..255 minus mean", "imagenet", retrained=True),
     Kind("Caffe ResNeXt-50", "channels", "bgr", "rgb", retrained=True),
     Kind("Caffe ResNeXt-50", "stride", "1x1", "3x3", retrained=True),

@@ -212,6 +212,15 @@ def _conv_bn(conv: str, norm: str, layer: Conv) -> Iterable[tuple[str, Shape]]:
     return conv_bn(conv, norm, layer.out, layer.inputs // layer.groups, layer.kernel)
 
 
+def dilation(spec: Residual) -> Assumption:
+    """Which stages dilate instead of striding; "yes" is all from the third on."""
+    last = len(spec.stages)
+    values = ("no", "yes", f"layer{last}") if last > 3 else ("no", "yes")
+    stage = f"layer[2-{max(2, last)}]"
+    pattern = f"no|yes|{stage}(,{stage})*"
+    return Assumption("dilated", values, pattern, network.DILATED.sentence)
+
+
 def residual_assumptions(spec: Residual) -> tuple[Assumption, ...]:
     """What the weights of a residual network do not tell, but for what its head leaves open."""
     usual = ",".join("1" if stage == 0 else "2" for stage in range(len(spec.stages)))

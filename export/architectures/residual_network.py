@@ -7,6 +7,7 @@ from resdeploy.export.architectures import family as network
 from resdeploy.export.architectures.family import Head, Network, Settings
 from resdeploy.export.architectures.residual import (
     Residual,
+    dilation,
     residual_assumptions,
     residual_evidence,
     residual_shapes,
@@ -14,8 +15,6 @@ from resdeploy.export.architectures.residual import (
 
 if TYPE_CHECKING:
     from torch import nn
-
-# Only an encoder may have it: a classifier's last stages stride.
 
 
 def residual_network(name: str, spec: Residual, head: Head) -> Network:
@@ -32,7 +31,8 @@ def residual_network(name: str, spec: Residual, head: Head) -> Network:
         build=partial(_build, spec, head),
         assumptions=(
             *residual_assumptions(spec),
-            *(() if head else (network.DILATED,)),
+            # nobody is known to dilate a classifier of small images
+            *(() if head and spec.small_stem else (dilation(spec),)),
             *network.head_assumptions(head),
         ),
         evidence=residual_evidence(spec),

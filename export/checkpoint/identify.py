@@ -147,11 +147,11 @@ def _nothing_fits(checkpoint: "Checkpoint", shapes: Shapes) -> CheckpointError:
 
 def _architecture(found: Fit, assume: Mapping[str, str], checkpoint: "Checkpoint") -> Architecture:
     network, sidecar = found.network, checkpoint.sidecar
-    known = {choice.key for choice in network.assumptions}
+    known = {choice.key: choice.pattern for choice in network.assumptions}
     told = {
         key: value
         for key, value in (sidecar.settings.items() if sidecar else ())
-        if key in known and key not in assume
+        if key in known and key not in assume and re.fullmatch(known[key], value)
     }
     settings = _settings(network, {**told, **assume})
     trained = [shape for name, shape in network.expected.items() if not name.endswith(_STATISTICS)]
@@ -165,16 +165,35 @@ def _architecture(found: Fit, assume: Mapping[str, str], checkpoint: "Checkpoint
         input_size_px=network.input_size_px,
         preprocess=network.preprocess,
         evidence=(*_evidence(found), *_from_sidecar(network, sidecar, told), *_given(assume)),
-        assumptions=tuple(
-            f"{choice.sentence.format(choice.default)} "
-            f"(change with --assume {choice.key}={choice.other})"
-            for choice in network.assumptions
-            if choice.key not in {*assume, *told}
+        assumptions=(
+            *_not_built(network, sidecar, settings),
+            *_assumed(network, {**assume, **told}),
         ),
         extras=tuple(f"ignored: {name}" for name in found.ignored),
         fit=found,
         settings=settings,
     )
+
+
+def _assumed(network: Network, settled: Mapping[str, str]) -> Iterator[str]:
+    for choice in network.assumptions:
+        if choice.key not in settled:
+            yield (
+                f"{choice.sentence.format(choice.default)} "
+                f"(change with --assume {choice.key}={choice.other})"
+            )
+
+
+def _not_built(
+    network: Network, sidecar: Sidecar | None, settings: Mapping[str, str]
+) -> Iterator[str]:
+    """Dilation changes no shape: a network that cannot have it must not stay silent."""
+    told = sidecar.settings.get("dilated", "no") if sidecar else "no"
+    if sidecar and told != "no" and "dilated" not in settings:
+        yield (
+            f"{sidecar.source} says dilated={told}, but this {network.name} is built with strides: "
+            "for the one that was trained give --arch module:factory"
+        )
 
 
 def _evidence(found: Fit) -> Iterator[str]:

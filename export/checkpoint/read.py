@@ -11,9 +11,10 @@ Everything else in the file (optimizer, epoch, arguments) is left alone and ment
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,13 @@ import numpy as np
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.errors import CheckpointError
 from resdeploy.deploy.files import sha256_file
-from resdeploy.export.checkpoint.formats.contents import Contents, Format, open_contents
-from resdeploy.export.checkpoint.formats.stored import FLOATING, Stored, read_float32
+from resdeploy.export.checkpoint.formats.contents import Format, open_contents
+from resdeploy.export.checkpoint.formats.stored import (
+    FLOATING,
+    Stored,
+    placeholder,
+    read_float32,
+)
 from resdeploy.export.checkpoint.formats.unpickle import Inert, plain
 from resdeploy.export.checkpoint.sidecars.hub import read_hub, weights_in
 from resdeploy.export.checkpoint.sidecars.sidecar import Sidecar, joined
@@ -83,17 +89,19 @@ class Checkpoint:
     trained_ranges: Mapping[str, TrainedRange] = field(default_factory=dict)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, *, checked: bool = True) -> Checkpoint:
     """Read `path`; nothing in it is executed and tensors are not copied where that can be helped.
 
-    A folder is that of a model from a hub, with its configuration beside the weights.
+    A folder is that of a model from a hub, with its configuration beside the weights. With
+    `checked` off, the values of large tensors are neither compared with their checksums nor looked
+    through for NaN: enough to tell which network it is, and no more.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, damaged, a pickled module, quantized, or
             with NaN or infinite weights; the message says which and what to do.
     """
     path = weights_in(path) if Path(path).is_dir() else Path(path)
-    contents = open_contents(path)
+    contents = open_contents(path, checked=checked)
     found = find_state_dict(contents.root)
     if found is None:
         raise _no_state_dict(path, contents.root)
@@ -102,11 +110,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     notes = [*contents.notes, *found.notes]
     if contents.replaced:
         notes.append(f"ignored objects of class {some(contents.replaced)} (never loaded)")
-    tensors = _float32(path, found.tensors, contents, notes)
+    read = read_float32 if checked else placeholder
+    tensors = _float32(path, found.tensors, partial(read, storages=contents.storages), notes)
     tensors, ranges = set_aside_ranges(tensors, notes)
     tensors, told = _one_plain_network(path, tensors, notes)
     tensors, prefix = _fitted(tensors, notes)
-    _check_finite(path, tensors)
+    if checked:
+        _check_finite(path, tensors)
     said = (*told, *read_training(contents.root), read_hub(path))
     sidecar = joined([one for one in said if one is not None])
     return Checkpoint(
@@ -175,7 +185,10 @@ def _pickled_module(path: Path, name: str, key: str) -> CheckpointError:
 
 
 def _float32(
-    path: Path, tensors: Mapping[str, Stored], contents: Contents, notes: list[str]
+    path: Path,
+    tensors: Mapping[str, Stored],
+    read: Callable[[Stored], Float32s],
+    notes: list[str],
 ) -> dict[str, Float32s]:
     values: dict[str, Float32s] = {}
     for name, tensor in tensors.items():
@@ -191,7 +204,7 @@ def _float32(
                 "save the network's dense weights with torch.save(model.state_dict(), …)"
             )
         try:
-            values[name] = read_float32(tensor, contents.storages)
+            values[name] = read(tensor)
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"{path}: the values of {name} cannot be read ({error}): the file is damaged or "

@@ -88,6 +88,9 @@ def _assumptions(found: Signature) -> Iterable[Assumption]:
     if pooled is not None:
         values = ("1", "2") if small else ("2", "1")
         yield choice("stem_stride", values, "the first convolution has stride {}")
+    if found.name.startswith("mobilenet_v3_"):
+        # as in torchvision's segmentation networks; the constructor of the classifier takes it too
+        yield network.DILATED
     if "darknet" in found.name:
         yield choice("negative_slope", ("0.01", "0.1"), "leaky ReLUs have slope {} below zero")
     if pooled:
@@ -101,12 +104,9 @@ def _encoder(found: Signature, missing: frozenset[str]) -> Network:
     """
     whole = _network(found, 1)
     expected = {name: shape for name, shape in whole.expected.items() if name not in missing}
-    # as in torchvision's segmentation networks; their constructor takes it
-    dilated = (network.DILATED,) if found.name.startswith("mobilenet_v3_") else ()
     return replace(
         whole,
         head=(),
-        assumptions=(*whole.assumptions, *dilated),
         expected=expected,
         build=partial(_build, found.name, expected, tuple(sorted(missing))),
         maps_only=missing != found.head,

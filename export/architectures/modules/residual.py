@@ -1,13 +1,12 @@
 """Residual networks of any shape as a module, with torchvision's names and order of operations."""
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from resdeploy.deploy.errors import InputError
 from resdeploy.export.architectures.family import Head, Settings
+from resdeploy.export.architectures.modules.dilation import PooledInPlace, dilate, stages_of
 from resdeploy.export.architectures.modules.head import build_head
 from resdeploy.export.architectures.residual import DEEP_STEM, Block, Conv, Residual
 
@@ -106,8 +105,9 @@ class ResidualNet(nn.Module):
         strides = settings["strides"].split(",")
         for number, (blocks, digit) in enumerate(zip(spec.stages, strides, strict=True), start=1):
             self.add_module(f"layer{number}", _stage(spec, blocks, int(digit), settings))
-        if settings.get("dilated") == "yes":
-            _dilate([self.get_submodule(f"layer{n}") for n in range(3, self.stages + 1)])
+        dilated = stages_of(settings.get("dilated", "no"), self.stages)
+        if dilated:
+            dilate([self.get_submodule(f"layer{n + 1}") for n in range(self.stages)], dilated)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         # A first layer for twice the features is fed with maxima and means, as fastai's are.
         doubled = bool(head) and head[0].inputs == 2 * spec.features
@@ -192,33 +192,17 @@ def _shortcut(spec: Residual, block: Block, stride: int, settings: Settings) -> 
     return None
 
 
-def _dilate(stages: Iterable[nn.Module]) -> None:
-    """Dilation in place of strides, as segmentation networks have it.
-
-    The first block of a stage still has the dilation of the stage before (torchvision's
-    `replace_stride_with_dilation`).
-    """
-    dilation = 1
-    for stage in stages:
-        convs = [part for part in stage.modules() if isinstance(part, nn.Conv2d)]
-        stride = max(max(conv.stride) for conv in convs)
-        for index, block in enumerate(stage.children()):
-            here = dilation if index == 0 else dilation * stride
-            for conv in block.modules():
-                if isinstance(conv, nn.Conv2d):
-                    conv.stride = (1, 1)
-                    wide = conv.kernel_size[0] > 1
-                    conv.dilation = (here, here) if wide else (1, 1)
-                    conv.padding = (here, here) if wide else (0, 0)
-        dilation *= stride
-
-
 class _PooledUnderUsualNames(nn.Sequential):
     """Convolution 0 and norm 1, with an average pool before them that has no place of its own."""
 
+    stride: int = 2
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, K, ceil(H / 2), ceil(W / 2))."""
-        x = F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
+        """(N, C, H, W) -> (N, K, ceil(H / stride), ceil(W / stride))."""
+        if self.stride == 1:
+            x = PooledInPlace()(x)
+        else:
+            x = F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
         for layer in self:
             x = layer(x)
         return x

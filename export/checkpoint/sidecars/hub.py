@@ -13,6 +13,7 @@ from typing import Any
 from resdeploy.deploy.errors import CheckpointError, ResdeployError
 from resdeploy.deploy.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resdeploy.deploy.reading import read_json
+from resdeploy.export.checkpoint.sidecars.dilation import dilated_by_arguments
 from resdeploy.export.checkpoint.sidecars.sidecar import Sidecar, joined, shorter_side, triple
 from resdeploy.export.checkpoint.state_dict import labels_of
 
@@ -142,6 +143,7 @@ def _timm(config: Mapping[str, Any]) -> Sidecar:
     cfg = {**config, **(config.get("pretrained_cfg") or {})}
     name = str(config["architecture"])
     settings = {"padding": "tf", "bn_eps": "1e-3"} if name.startswith("tf_") else {}
+    settings.update(dilated_by_arguments(config))
     preprocess = None
     if "input_size" in cfg:
         size = int(cfg["input_size"][-1])

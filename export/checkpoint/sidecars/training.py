@@ -1,7 +1,7 @@
 """What training scripts save beside the tensors in the same file.
 
-torchvision's references   args: model, val_resize_size, val_crop_size, interpolation
-timm's train.py            arch, args: mean, std, crop_pct, img_size, interpolation
+torchvision's references   args: model, val_resize_size, val_crop_size, interpolation, dilation
+timm's train.py            arch, args: mean, std, crop_pct, img_size, interpolation, output_stride
 pytorch/examples           arch
 OpenMMLab                  meta.cfg, the configuration as text: data_preprocessor
 MadryLab's robustness      a normalizer module with the mean and the standard deviation;
@@ -18,6 +18,7 @@ from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from resdeploy.export.checkpoint.formats.unpickle import Inert
+from resdeploy.export.checkpoint.sidecars.dilation import dilated_by_arguments, dilated_by_mmlab
 from resdeploy.export.checkpoint.sidecars.sidecar import Sidecar, shorter_side, triple
 
 _COLOURS = 3
@@ -49,7 +50,8 @@ def _arguments(fields: Mapping[str, Any]) -> Sidecar:
         preprocess = _pixels(fields)
     except (ValueError, TypeError, InputError):
         preprocess = None  # a rider that is not of this kind
-    return Sidecar("args", name if isinstance(name, str) else None, {}, preprocess)
+    settings = dilated_by_arguments(fields)
+    return Sidecar("args", name if isinstance(name, str) else None, settings, preprocess)
 
 
 def _pixels(fields: Mapping[str, Any]) -> Preprocess | None:
@@ -69,6 +71,7 @@ def _pixels(fields: Mapping[str, Any]) -> Preprocess | None:
 def _open_mmlab(text: str) -> Sidecar:
     """mean and std are those of bytes, in RGB order if to_rgb, else of OpenCV's BGR."""
     settings = {"stride": "1x1"} if re.search(r"style\s*=\s*'caffe'", text) else {}
+    settings.update(dilated_by_mmlab(text))
     mean, std = (_last(rf"{name}\s*={_NUMBERS}", text) for name in ("mean", "std"))
     preprocess = None
     if mean is not None and std is not None:

@@ -31,7 +31,7 @@ def test_heads(head: Head, features: int, classes: int | None) -> None:
     found = residual_network("mine", spec, head)
     assert (found.name, found.features, found.classes) == ("mine", features, classes)
     keys = {choice.key for choice in found.assumptions}
-    assert ("dilated" in keys) == (not head) and ("head_activation" in keys) == (len(head) == 2)
+    assert "dilated" in keys and ("head_activation" in keys) == (len(head) == 2)
     settings = {choice.key: choice.default for choice in found.assumptions}
     with torch.device("meta"):
         module = found.build(settings)

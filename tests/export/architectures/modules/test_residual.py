@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import SqueezeExcitation as TorchvisionSqueeze
 
-from resdeploy.export.architectures.family import Linear, Settings
+from resdeploy.export.architectures.family import Linear
 from resdeploy.export.architectures.modules.residual import (
     LocalAttention,
     PaddedShortcut,
@@ -67,30 +67,6 @@ def test_local_attention_is_timms() -> None:
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 8, 5, 5)
     torch.testing.assert_close(ours(x), theirs(x))
-
-
-def built(module: nn.Module, settings: Settings) -> nn.Module:
-    """Our network with the module's weights; neither has a head."""
-    state = {k: v for k, v in module.state_dict().items() if not k.startswith("fc.")}
-    spec = read_residual({name: tuple(value.shape) for name, value in state.items()})
-    assert spec is not None
-    usual = {"stride": "3x3", "strides": "1,2,2,2", "stem_stride": "2", "pool": "yes"}
-    net = ResidualNet(spec, (), {**usual, **settings})
-    net.load_state_dict(state)
-    return net.eval()
-
-
-@pytest.mark.slow
-def test_dilation_is_torchvisions() -> None:
-    module = ResNet(Bottleneck, [1, 1, 2, 2], replace_stride_with_dilation=[False, True, True])
-    randomize_batch_norms(module).fc = nn.Identity()
-    x = torch.randn(1, 3, 65, 65)
-    with torch.no_grad():
-        expected = module(x)
-        got = built(module, {"dilated": "yes"})(x)
-        strided = built(module, {"dilated": "no"})(x)
-    torch.testing.assert_close(got, expected, rtol=0, atol=0)
-    assert (strided - expected).abs().max() > 0.01
 
 
 def test_a_head_for_twice_the_features_gets_maxima_before_means() -> None:

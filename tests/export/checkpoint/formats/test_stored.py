@@ -9,6 +9,7 @@ from resdeploy.export.checkpoint.formats.stored import (
     Storage,
     Storages,
     Stored,
+    placeholder,
     read_float32,
     whole,
 )
@@ -50,6 +51,18 @@ def test_float32_is_not_copied_and_big_endian_is_turned() -> None:
     turned = whole("float32", (3,), np.array([1, 2, 3], ">f4").tobytes(), order=">")
     assert read_float32(turned, lambda _: content).tolist() == [1, 2, 3]
     assert turned.ndim == 1 and plain.dtype.isnative
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_a_placeholder_has_the_shape_and_few_values_only(dtype: str) -> None:
+    content = torch.arange(40000, dtype=getattr(torch, dtype))
+    for count, read in ((10, True), (40000, dtype == "float32")):
+        stored = Stored(dtype, (count,), (1,), 0, Storage("0", dtype))
+        values = placeholder(stored, storages(content))
+        assert (values.dtype, values.shape) == (np.float32, (count,))
+        assert float(values[-1]) == (count - 1 if read else 1)
+    with pytest.raises(ValueError, match="wanted"):
+        placeholder(Stored(dtype, (40001,), (1,), 0, Storage("0", dtype)), storages(content))
 
 
 @pytest.mark.parametrize(
