@@ -57,5 +57,5 @@ def _unstride(stage: nn.Module) -> int:
             elif isinstance(part, nn.AvgPool2d):
                 setattr(parent, name, PooledInPlace())
             elif isinstance(getattr(part, "stride", None), int):  # a shortcut that is no layer
-                part.stride = 1
+                setattr(part, "stride", 1)  # noqa: B010 - modules have no types for it
     return max(strides)

@@ -37,7 +37,7 @@ def logits(module: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dilated", OURS, ids=OURS.get)
-def test_torchvisions(dilated: tuple[bool, ...], tmp_path: Path) -> None:
+def test_torchvisions(dilated: tuple[bool, bool, bool], tmp_path: Path) -> None:
     settings: dict[str, Any] = {"replace_stride_with_dilation": list(dilated)}
     module = randomize_batch_norms(NarrowResNet(Bottleneck, [1, 1, 1, 2], 7, **settings)).eval()
     checkpoint = saved(module, tmp_path)

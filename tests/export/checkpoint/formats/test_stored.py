@@ -59,7 +59,7 @@ def test_a_placeholder_has_the_shape_and_few_values_only(dtype: str) -> None:
     for count, read in ((10, True), (40000, dtype == "float32")):
         stored = Stored(dtype, (count,), (1,), 0, Storage("0", dtype))
         values = placeholder(stored, storages(content))
-        assert (values.dtype, values.shape) == (np.float32, (count,))
+        assert values.dtype == np.float32 and values.shape == (count,)
         assert float(values[-1]) == (count - 1 if read else 1)
     with pytest.raises(ValueError, match="wanted"):
         placeholder(Stored(dtype, (40001,), (1,), 0, Storage("0", dtype)), storages(content))
