@@ -56,9 +56,21 @@ def _shell_lines() -> Iterator[tuple[str, list[str]]]:
             for line in block.replace("\\\n", " ").splitlines():
                 if line.startswith("$ "):
                     yield name, shlex.split(line[2:], comments=True)
+        yield from ((name, words) for words in _snippet_lines(_page(name)))
     for name in _NAMES:
         for line in (_command(name).epilog or "").splitlines():
             yield f"{name} --help", shlex.split(line.split(" > ")[0])
+
+
+def _snippet_lines(page: str) -> Iterator[list[str]]:
+    """The lines of resdeploy in other blocks: steps of a CI system, and commands without a `$`."""
+    for block in re.findall(r"^ *```\w*\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            jenkins = re.fullmatch(r" *sh '(.*)'", line)
+            typed = jenkins[1] if jenkins else re.sub(r"^ *(- |run: )?", "", line)
+            if (found := re.match(r"resdeploy ([a-z]+) ", typed)) and found[1] in _NAMES:
+                words = shlex.split(typed, comments=True)
+                yield words[: next((k for k, w in enumerate(words) if w in ">|&"), len(words))]
 
 
 def _check_resdeploy_line(words: list[str]) -> None:

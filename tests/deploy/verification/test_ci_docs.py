@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from resdeploy.deploy import assert_accuracy
 from resdeploy.deploy.arrays import Float32s
@@ -62,6 +63,24 @@ def test_the_workflow_is_green_then_red_after_the_int8_graph_went_bad(
     before = (tmp_path / "ci" / "baseline.json").read_bytes()
     assert workplace(ratchet.removeprefix("$ ")).returncode == 3
     assert (tmp_path / "ci" / "baseline.json").read_bytes() == before
+
+
+def test_the_snippets_have_the_form_that_their_systems_read_and_keep_the_report() -> None:
+    """What `verify` writes is what the system is told to collect."""
+    github, step, gitlab = (yaml.safe_load(block) for block in _fenced("yaml"))
+    *_, verify, kept = github["jobs"]["verify"]["steps"]
+    assert kept["if"] == "always()" and kept["with"]["path"] == "verify.*"
+    assert "--junit verify.xml" in verify["run"] and "> verify.json" in verify["run"]
+    inputs = yaml.safe_load((_ROOT / "action.yml").read_text())["inputs"]
+    assert set(step[0]["with"]) <= set(inputs)
+    (job,) = gitlab.values()
+    assert set(job) == {"image", "script", "artifacts"} and job["artifacts"]["when"] == "always"
+    assert f"--junit {job['artifacts']['reports']['junit']}" in job["script"][-1]
+    (pipeline,) = _fenced("groovy")
+    code = re.sub(r"'[^'\n]*'", "''", pipeline)  # its strings taken out, brackets must close
+    depths = np.cumsum([(c in "({") - (c in ")}") for c in code])
+    assert depths.min() == 0 and depths[-1] == 0 and "'" not in code.replace("''", "")
+    assert re.findall(r"junit '(.*)'", pipeline) == re.findall(r"--junit (\S+)'", pipeline)
 
 
 @pytest.mark.slow
