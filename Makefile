@@ -14,11 +14,15 @@ help:  ## list the targets
 demo: $(VENV)/.demo-installed  ## export a small trained network, predict with it, show its accuracy
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev-installed  ## run the tests; ARGS="-k fold" is handed to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+# one file of tests is run by one process, whose fixtures it shares
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
+
+test: $(VENV)/.dev-installed  ## run the tests; ARGS="-k fold" goes to pytest; WORKERS=0: one process
+	@$(PYTEST) $(ARGS)
 
 quick: $(VENV)/.dev-installed  ## the tests without slow ones and without ../shared
-	@$(BIN)/python -m pytest -m "not slow and not realdata" $(ARGS)
+	@$(PYTEST) -m "not slow and not realdata" $(ARGS)
 
 # What nobody tried yet: the seed is the day's. A schedule starts it with the seconds that a night has.
 SEED ?= $(shell date +%Y%m%d)

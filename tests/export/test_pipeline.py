@@ -27,19 +27,14 @@ _models = torchvision.models
 
 ARCHITECTURES: dict[str, Callable[[], torch.nn.Module]] = {
     "resnet18": lambda: _models.resnet18(num_classes=CLASSES),
-    "resnet34": lambda: _models.resnet34(num_classes=CLASSES),
     "resnet50": lambda: _models.resnet50(num_classes=CLASSES),
-    "resnet101": lambda: _models.resnet101(num_classes=CLASSES),
     "resnet152": lambda: _models.resnet152(num_classes=CLASSES),
     "resnext50_32x4d": lambda: _models.resnext50_32x4d(num_classes=CLASSES),
-    "resnext101_32x8d": lambda: _models.resnext101_32x8d(num_classes=CLASSES),
     "wide_resnet50_2": lambda: _models.wide_resnet50_2(num_classes=CLASSES),
     "resnext 8x14d 2-3-1-2": lambda: ResNet(
         Bottleneck, [2, 3, 1, 2], num_classes=CLASSES, groups=8, width_per_group=14
     ),
     "mobilenet_v2 0.35": lambda: _models.mobilenet_v2(num_classes=CLASSES, width_mult=0.35),
-    "mobilenet_v2 0.5": lambda: _models.mobilenet_v2(num_classes=CLASSES, width_mult=0.5),
-    "mobilenet_v2 1.0": lambda: _models.mobilenet_v2(num_classes=CLASSES),
     "mobilenet_v2 1.4": lambda: _models.mobilenet_v2(num_classes=CLASSES, width_mult=1.4),
 }
 

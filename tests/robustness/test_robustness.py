@@ -8,12 +8,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.robustness.classes import CLASSES
-from tests.robustness.conftest import TALLIES
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SECONDS = os.environ.get("ROBUSTNESS_SECONDS")
@@ -37,7 +37,9 @@ _SAMPLE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
-def test_no_case_of_a_class_fails(name: str, tmp_path: Path) -> None:
+def test_no_case_of_a_class_fails(
+    name: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     log = tmp_path / "case"
     command = [sys.executable, "-m", "tests.robustness.run", name, "--seed", str(_SEED)]
     sample = ["--cases", str(_SAMPLE[name]), "--limit", "60"]  # CI's machine may be a slow one
@@ -54,6 +56,6 @@ def test_no_case_of_a_class_fails(name: str, tmp_path: Path) -> None:
         case = log.read_text() if log.exists() else "none"
         pytest.fail(f"ended with {done.returncode} in case {case}: {done.stderr[-2000:]}")
     result = json.loads(lines[-1])
-    TALLIES.append(result)
+    record_property("tally", result)
     assert result["tried"] > 0
     assert not result["failures"], f"python -m tests.robustness.run {name} --seed {_SEED} --case N"
