@@ -16,10 +16,11 @@ from typing import NoReturn
 
 import click
 
-from resdeploy.deploy.cli.output import occupy_standard_streams, say, write
+from resdeploy.deploy.cli.output import say, write
 from resdeploy.deploy.cli.shell.group import CommandGroup
 from resdeploy.deploy.errors import EXIT_FIXABLE, InputError, ResdeployError
 from resdeploy.deploy.system.processes import ENDING_SIGNALS
+from resdeploy.deploy.system.streams import occupy_standard_streams
 
 _NO_MEMORY = (
     "bad_alloc",

@@ -19,9 +19,11 @@ import click
 from resdeploy.deploy.cli.shell.flags import said
 from resdeploy.deploy.errors import InputError, shown
 from resdeploy.deploy.progress import Progress, silent
+from resdeploy.deploy.system.streams import drop_output
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
+    from rich.table import Table
 
 # while it is entered, no bars are drawn
 Pause = Callable[[], AbstractContextManager[None]]
@@ -121,14 +123,7 @@ def print_table(
     heading = None if title is None else Text(shown(title))
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False,
                   show_header=not continued)  # fmt: skip
-    for place, column in enumerate(columns):
-        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        # long sentences wrap between words; everything else stays on one line
-        wraps = any(len(row[place]) > _LONG for row in rows)
-        # Text, not markup: a label or file name may hold square brackets
-        name = Text(shown(column.removeprefix(">")))
-        least = continued[place] if continued else None
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps, min_width=least)
+    _add_columns(table, columns, rows, continued)
     for row in rows:
         table.add_row(*(Text(shown(cell), (styles or {}).get(cell, "")) for cell in row))
     with console.capture() as capture:
@@ -136,6 +131,24 @@ def print_table(
     lines = [line.rstrip() for line in capture.get().splitlines()]
     # an empty line stands before and after a table, and not between its parts
     write("\n".join(lines if continued is None else lines[bool(continued) : -1]))
+
+
+def _add_columns(
+    table: "Table",
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[int] | None,
+) -> None:
+    from rich.text import Text
+
+    for place, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        # long sentences wrap between words; everything else stays on one line
+        wraps = any(len(row[place]) > _LONG for row in rows)
+        # Text, not markup: a label or file name may hold square brackets
+        name = Text(shown(column.removeprefix(">")))
+        least = widths[place] if widths else None
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps, min_width=least)
 
 
 def note(text: str, *, folded: bool = True) -> None:
@@ -274,24 +287,3 @@ def write(
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether a person looks at it; a stream that was closed is none."""
     return stream is not None and stream.isatty()
-
-
-def drop_output(stream: TextIO) -> None:
-    """Let what is still buffered go nowhere: the interpreter would fail on it at its end."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):
-        return
-
-
-def occupy_standard_streams() -> None:
-    """Give the numbers 0, 1 and 2 to nothing where a caller closed them.
-
-    The first file that is opened would get such a number, and what native libraries print would
-    be written into it.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)

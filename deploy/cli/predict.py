@@ -108,10 +108,9 @@ def predict(
     """Classify images, folders, globs, URLs or standard input (-) with BUNDLE.
 
     BUNDLE may be a lone .onnx file or an .engine with its .json, too. An image that cannot be read
-    becomes one row with its reason; the others go on, and the exit code is 1 at the end. Where
-    several images are given, a count for each class follows, and the accuracy where their folders
-    name the classes. With --engine ray, images may also be URIs such as s3://bucket/folder
-    and .csv or .parquet lists.
+    becomes one row with its reason; the others go on, and the exit code is 1 at the end. After
+    several images comes a count for each class, and the accuracy where folders name the classes.
+    With --engine ray, images may also be URIs (s3://bucket/folder) and .csv or .parquet lists.
     """
     _check_places(csv_file, save_dir)
     asked = Asked(bundle, images, precision, backend, batch, top, min_probability)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resdeploy.deploy.bundle.engine_file import manifest_for_engine
 from resdeploy.deploy.bundle.exchange import sibling
+from resdeploy.deploy.bundle.lone_file import manifest_for_engine
 from resdeploy.deploy.bundle.model import Model, open_model
 from resdeploy.deploy.bundle.update import changed_folder, is_mount_point
 from resdeploy.deploy.cuda import cuda_problem, device

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from resdeploy.deploy.bundle.engine_file import sidecar_path
+from resdeploy.deploy.bundle.lone_file import sidecar_path
 from resdeploy.deploy.cuda import device
 from resdeploy.deploy.engine.flavor import Flavor, Typing
 from resdeploy.deploy.engine.layer_table import LayerCounts
@@ -63,7 +63,7 @@ class Sidecar:
 
     `options` are as asked, without the timing cache, which does not change what an engine is;
     `compute_capabilities` are the architectures it was built for; `manifest` is what makes an
-    engine predict without its bundle (`bundle.engine_file`), None in older sidecars.
+    engine predict without its bundle (`bundle.lone_file`), None in older sidecars.
     """
 
     machine: Machine

@@ -128,15 +128,20 @@ def choose(
     key = _key(model, ways, host)
     if (remembered := _remembered(model, key)) is not None:
         return remembered
+    trials = _all_tried(model, ways, host)
+    choice = AutoChoice(*_best(model, trials).way, tuple(trials), remark)
+    _remember(model, key, choice)
+    _log.info("%s: auto: %s", model.path, choice)
+    return choice
+
+
+def _all_tried(model: Model, ways: Sequence[_Way], host: Host) -> list[Trial]:
     reference = first_references(model, most=_JUDGED_IMAGES)
     trials: list[Trial] = []
     for name in dict.fromkeys(backend for backend, _ in ways):
         tried = [precision for backend, precision in ways if backend == name]
         trials += _tried(model, name, tried, host, reference)
-    choice = AutoChoice(*_best(model, trials).way, tuple(trials), remark)
-    _remember(model, key, choice)
-    _log.info("%s: auto: %s", model.path, choice)
-    return choice
+    return trials
 
 
 def _ways(

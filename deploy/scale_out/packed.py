@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from resdeploy.deploy.bundle.bundle import REPORTS
-from resdeploy.deploy.bundle.engine_file import SIDECAR_SUFFIX, sidecar_path
+from resdeploy.deploy.bundle.lone_file import SIDECAR_SUFFIX, sidecar_path
 from resdeploy.deploy.bundle.model import open_model
 
 

@@ -90,8 +90,7 @@ def compare_with_release(
     """
     theirs = _run(release, evaluation, backends, progress)
     only = next(iter(theirs.answers)) if len(theirs.answers) == 1 else None
-    pairs = {name: name if name in theirs.answers else only for name in names}
-    held = {name: other for name, other in pairs.items() if other is not None}
+    held = {name: other for name in names if (other := name if name in theirs.answers else only)}
     if not held:
         raise InputError(
             f"{release.source}: it has {', '.join(theirs.answers)}, none of {', '.join(names)}: "

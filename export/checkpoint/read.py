@@ -11,7 +11,7 @@ Everything else in the file (optimizer, epoch, arguments) is left alone and ment
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,14 +102,11 @@ def read_checkpoint(path: Path, *, checked: bool = True) -> Checkpoint:
     """
     path = weights_in(path) if Path(path).is_dir() else Path(path)
     contents = open_contents(path, checked=checked)
-    found = find_state_dict(contents.root)
-    if found is None:
+    if (found := find_state_dict(contents.root)) is None:
         raise _no_state_dict(path, contents.root)
     check_bounds(path, found.tensors)
     digest = _hashed_beside(path)
-    notes = [*contents.notes, *found.notes]
-    if contents.replaced:
-        notes.append(f"ignored objects of class {some(contents.replaced)} (never loaded)")
+    notes = [*contents.notes, *found.notes, *_ignored(contents.replaced)]
     read = read_float32 if checked else placeholder
     tensors = _float32(path, found.tensors, partial(read, storages=contents.storages), notes)
     tensors, ranges = set_aside_ranges(tensors, notes)
@@ -132,6 +129,11 @@ def read_checkpoint(path: Path, *, checked: bool = True) -> Checkpoint:
         sidecar=sidecar,
         trained_ranges=ranges,
     )
+
+
+def _ignored(classes: Sequence[str]) -> Iterator[str]:
+    if classes:
+        yield f"ignored objects of class {some(classes)} (never loaded)"
 
 
 def _hashed_beside(path: Path) -> "Future[str]":

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from resdeploy.deploy.bundle.bundle import REFERENCE, read_bundle
-from resdeploy.deploy.bundle.engine_file import SUFFIX, read_engine_manifest
+from resdeploy.deploy.bundle.lone_file import SUFFIX, read_engine_manifest
 from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.bundle.model import open_model
 from resdeploy.deploy.engine.store import describe_engine

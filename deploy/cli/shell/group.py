@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from resdeploy.deploy.cli.output import drop_output
 from resdeploy.deploy.cli.shell.config import default_map, read_settings
 from resdeploy.deploy.cli.shell.flags import Said, without_flags
 from resdeploy.deploy.errors import EXIT_READER_LEFT
+from resdeploy.deploy.system.streams import drop_output
 
 _CLI = "resdeploy.deploy.cli"
 

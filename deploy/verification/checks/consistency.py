@@ -41,7 +41,7 @@ def metadata_gate(model: Model, candidate: Candidate) -> Gate | None:
         return None
     try:
         with needs("reading an ONNX file"):
-            from resdeploy.deploy.bundle.onnx_file import read_graph_manifest
+            from resdeploy.deploy.bundle.lone_file import read_graph_manifest
     except MissingDependencyError:
         return None
     inside = read_graph_manifest(model.graph(candidate.variant))

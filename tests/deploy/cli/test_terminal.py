@@ -98,21 +98,6 @@ def test_an_output_that_takes_nothing_is_one_line(redirect: str, line: str) -> N
     assert (done.returncode, done.stderr) == (1, line)
 
 
-def test_a_file_is_not_taken_for_a_closed_output(tmp_path: Path) -> None:
-    """With 1 and 2 closed, the next file opened would get their numbers."""
-    program = (
-        "import os\n"
-        "from resdeploy.deploy.cli.output import occupy_standard_streams\n"
-        "occupy_standard_streams()\n"
-        "number = os.open('file', os.O_CREAT | os.O_WRONLY)\n"
-        "os.write(1, b'printed by a native library')\n"
-        "os._exit(number)\n"
-    )
-    command = ["bash", "-c", '"$@" >&- 2>&- <&-', "bash", sys.executable, "-c", program]
-    assert subprocess.run(command, cwd=tmp_path).returncode > 2
-    assert (tmp_path / "file").read_bytes() == b""
-
-
 def test_names_that_are_not_utf_8_and_a_strict_output() -> None:
     done = _run("inspect", b"/absent/\xff\x1b[31m\n", PYTHONIOENCODING="ascii:strict")
     assert done.returncode == 1

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from resdeploy.deploy.bundle.bundle import describe_file, read_bundle, write_manifest
-from resdeploy.deploy.bundle.engine_file import sidecar_path
+from resdeploy.deploy.bundle.lone_file import sidecar_path
 from resdeploy.deploy.cuda import cuda_problem
 from resdeploy.deploy.engine import session as engine_session
 from resdeploy.deploy.engine.build import build_engine

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from resdeploy.deploy.bundle.bundle import read_bundle
-from resdeploy.deploy.bundle.engine_file import manifest_for_engine, sidecar_path
+from resdeploy.deploy.bundle.lone_file import manifest_for_engine, sidecar_path
 from resdeploy.deploy.cli.inspection.describe import describe
 from resdeploy.deploy.cuda import Cuda, cuda_problem
 from resdeploy.deploy.engine import session as engine_session

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resdeploy.deploy.bundle.engine_file import sidecar_path
+from resdeploy.deploy.bundle.lone_file import sidecar_path
 from resdeploy.deploy.engine.layer_table import LayerCounts
 from resdeploy.deploy.engine.request import BuildOptions
 from resdeploy.deploy.engine.sidecar import (

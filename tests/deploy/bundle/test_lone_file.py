@@ -1,15 +1,20 @@
-"""The sidecar of an engine tells of its network what the bundle told."""
+"""A lone graph, and an engine with its sidecar, tell of their network what the bundle told."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from resdeploy.deploy.bundle.bundle import read_bundle
-from resdeploy.deploy.bundle.engine_file import manifest_for_engine, read_engine_manifest
+from resdeploy.deploy.bundle.lone_file import (
+    manifest_for_engine,
+    read_engine_manifest,
+    read_graph_manifest,
+)
 from resdeploy.deploy.bundle.model import open_model, precisions_of
-from resdeploy.deploy.errors import BundleError, InputError
+from resdeploy.deploy.errors import BundleError, GraphError, InputError
 from resdeploy.deploy.files import sealed
 
 
@@ -58,3 +63,29 @@ def test_what_is_missing_or_damaged_is_named(bundle: Path, tmp_path: Path) -> No
     sidecar.unlink()
     with pytest.raises(BundleError, match=r"no net\.json beside it.*copy that, too"):
         open_model(engine)
+
+
+def test_a_graph_carries_its_manifest(bundle: Path) -> None:
+    found, whole = read_graph_manifest(bundle / "fp32.onnx"), read_bundle(bundle).manifest
+    for field in ("model", "input", "output", "preprocess", "labels"):
+        assert getattr(found, field) == getattr(whole, field)
+    ((variant, file),) = found.variants.items()
+    assert (variant, file.opset) == ("fp32", 17)
+    assert file.bytes == (bundle / "fp32.onnx").stat().st_size
+
+
+def test_files_that_are_not_ours(bundle: Path) -> None:
+    file = bundle / "fp32.onnx"
+    whole = file.read_bytes()
+    for content in (b"", b"text", whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        with pytest.raises((GraphError, BundleError), match=r"fp32\.onnx: ") as info:
+            read_graph_manifest(file)
+        assert "\n" not in str(info.value)
+    graph = onnx.load_from_string(whole)
+    graph.ClearField("metadata_props")
+    onnx.save(graph, file)
+    with pytest.raises(
+        BundleError, match=r"fp32\.onnx: another tool's ONNX file, .* resdeploy adopt"
+    ):
+        read_graph_manifest(file)

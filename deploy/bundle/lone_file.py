@@ -1,6 +1,6 @@
-"""The manifest that the sidecar of every engine carries, so that it predicts without its bundle.
+"""The manifest that a graph's metadata and an engine's sidecar carry, to predict without a bundle.
 
-`resdeploy build` writes it (`manifest_for_engine`); all else in a sidecar is `engine.sidecar`'s.
+`resdeploy build` writes a sidecar's (`manifest_for_engine`); all else in it is `engine.sidecar`'s.
 """
 
 import json
@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resdeploy.deploy.bundle.manifest import Manifest
+from resdeploy.deploy.bundle.loops import check_no_loops
+from resdeploy.deploy.bundle.manifest import Manifest, manifest_of_graph
 from resdeploy.deploy.errors import BundleError
 from resdeploy.deploy.files import read_sealed
 from resdeploy.deploy.specs import Variant
@@ -58,4 +59,14 @@ def read_engine_manifest(engine: Path) -> Manifest:
             f"{path}: {len(manifest.variants)} variants, expected the one that the engine was "
             "built of: build the engine again"
         )
+    return manifest
+
+
+def read_graph_manifest(path: Path) -> Manifest:
+    """The manifest inside a lone ONNX file; raises BundleError when it carries none."""
+    from resdeploy.deploy.ort import read_facts
+
+    check_no_loops(path)
+    facts = read_facts(path)
+    manifest, _ = manifest_of_graph(facts.properties, path, facts.input, facts.output)
     return manifest
