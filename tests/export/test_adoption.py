@@ -5,18 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from resdeploy.calibration import quantize
 from resdeploy.deploy import load, verify
+from resdeploy.deploy.benchmark.bench import bench
 from resdeploy.deploy.bundle.bundle import REFERENCE, read_bundle
+from resdeploy.deploy.bundle.model import open_model
 from resdeploy.deploy.bundle.origin import is_adopted, original_name
 from resdeploy.deploy.bundle.reference import read_reference
-from resdeploy.deploy.errors import InputError
+from resdeploy.deploy.engine.build import build_engine
+from resdeploy.deploy.engine.flavor import is_installed
+from resdeploy.deploy.engine.request import BuildOptions
+from resdeploy.deploy.engine.store import describe_engine
+from resdeploy.deploy.errors import BundleError, InputError
+from resdeploy.deploy.serving.batching import BatchRules
+from resdeploy.deploy.serving.served_model import ServedModel, Source, check_answers
 from resdeploy.export.adoption import AdoptOptions, adopt
 from resdeploy.export.graph.onnx_file import load_graph, operators
 from resdeploy.export.proof.live import open_checkpoint
 from resdeploy.export.report import ExportReport
+from tests.builders import add_variant
 from tests.export.foreign.conftest import Draw, by_hand, draw
 
 __all__ = ["draw"]
@@ -89,6 +99,47 @@ def test_quantize_verify_and_predict_work_on_it(
     with load(report.bundle, precision="int8") as classifier:
         first = classifier.predict(next(iter(sorted(image_folder.iterdir()))))[0]
     assert first.label in ("ant", "bee", "cat", "dog")
+
+
+@pytest.mark.slow
+def test_bench_and_serve_work_on_it(draw: Draw, labels: Path) -> None:
+    report = adopted(draw(), labels)
+    timed = bench(report.bundle, precisions=["fp16"], batches=[1], seconds=0.02, threads=1)
+    assert [(found.variant, found.batch) for found in timed.results] == [("fp16", 1)]
+
+    reference = read_reference(report.bundle / REFERENCE)
+    source = Source("net", report.bundle, None, "auto")
+    rules = BatchRules(max_wait_s=0)
+    served = ServedModel(source, "1", report.bundle, rules=rules, observe=lambda _, __: None)
+    try:  # opening has compared the answers with those of the file that was adopted
+        answers = served.batcher.submit(reference.inputs[:2]).result(timeout=60)
+    finally:
+        served.close()
+    np.testing.assert_allclose(answers.logits, by_hand(reference.inputs[:2]), rtol=0, atol=1e-5)
+
+
+def test_other_weights_than_those_adopted_are_not_served(draw: Draw, labels: Path) -> None:
+    bundle = adopted(draw(), labels).bundle
+    graph = onnx.load(bundle / "fp32.onnx")
+    for tensor in graph.graph.initializer:
+        if tensor.dims:
+            values = -onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    add_variant(bundle, "fp32", graph)
+    with load(bundle) as classifier, pytest.raises(BundleError, match="other answers than rec"):
+        check_answers(classifier, bundle)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_installed("tensorrt-rtx"), reason="needs tensorrt-rtx")
+def test_an_engine_is_built_of_it(draw: Draw, labels: Path) -> None:
+    report = adopted(draw(), labels)
+    options = BuildOptions(compute_capabilities=("8.6",))
+    engine = build_engine(
+        report.bundle, precision="fp32", flavor="tensorrt-rtx", options=options
+    ).path
+    assert describe_engine(engine)["state"] == "intact"
+    assert open_model(engine).manifest.labels == ("ant", "bee", "cat", "dog")
 
 
 def test_labelled_images_choose_the_preprocessing_and_count_the_accuracy(

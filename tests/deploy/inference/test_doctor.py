@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from onnxruntime.capi import build_and_package_info
 
 from resdeploy.deploy.cuda import cuda_problem
 from resdeploy.deploy.inference import doctor
@@ -72,15 +74,30 @@ def test_the_base_installation(bare_python: Callable[..., list[str]]) -> None:
     assert "ort-cpu" not in found
 
 
+@pytest.mark.parametrize("wins", ["onnxruntime", "onnxruntime-gpu"])
 def test_two_packages_of_onnxruntime_are_told_with_the_one_that_runs(
-    monkeypatch: pytest.MonkeyPatch,
+    wins: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As pip leaves it after '.[cpu]' and then '.[export]': two records, one folder."""
     assert "onnxruntime twice" not in {finding.name for finding in doctor.examine()}
-    monkeypatch.setattr(doctor, "version", lambda name: f"1.{len(name)}")
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        record = tmp_path / f"{name.replace('-', '_')}-1.{len(name)}.dist-info"
+        record.mkdir()
+        (record / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.{len(name)}\n"
+        )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(build_and_package_info, "package_name", wins)
     (finding,) = [found for found in doctor.examine() if found.name == "onnxruntime twice"]
     assert finding.works is False and finding.advice is not None
-    assert finding.detail.startswith("onnxruntime 1.11 and onnxruntime-gpu 1.15 are both installed")
-    assert finding.advice.startswith("pip uninstall -y onnxruntime onnxruntime-gpu && pip install")
+    assert finding.detail == (
+        "onnxruntime 1.11 and onnxruntime-gpu 1.15 are both installed and share one folder; "
+        f"{wins} is what runs"
+    )
+    extra = "cpu" if cuda_problem() else "runtime"
+    assert finding.advice == (
+        f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command(extra)}"
+    )
 
 
 def test_what_can_be_done_and_what_cannot_with_the_reason_and_the_way() -> None:
