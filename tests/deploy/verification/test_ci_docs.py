@@ -16,6 +16,7 @@ from tests.deploy.verification.ci_steps import Shell, shell_in, steps, write_gh
 WriteBundle = Callable[..., Path]
 
 _ROOT = Path(__file__).resolve().parents[3]
+_WHEEL = "resdeploy-0.2.0-py3-none-any.whl"
 _BROKEN = np.array([-0.5, 0, 0], np.float32)
 
 
@@ -37,6 +38,7 @@ def workplace(
     write_bundle(tmp_path / "bad.bundle", both, bias={"int8": _BROKEN})
     shutil.copytree(colours, tmp_path / "photos" / "val")
     (tmp_path / "ci").mkdir()
+    (tmp_path / "ci" / _WHEEL).write_bytes(b"")
     return shell_in(tmp_path)
 
 
@@ -44,11 +46,11 @@ def workplace(
 def test_the_workflow_is_green_then_red_after_the_int8_graph_went_bad(
     tmp_path: Path, workplace: Shell
 ) -> None:
-    once, ratchet = _fenced("console")
+    _, once, ratchet = _fenced("console")
     install, verify = steps(_fenced("yaml")[0])
     assert workplace(once.removeprefix("$ ")).returncode == 0
     assert workplace(install).returncode == 0
-    assert "resdeploy[runtime]" in (tmp_path / "installed.txt").read_text()
+    assert f"ci/{_WHEEL}[cpu]" in (tmp_path / "installed.txt").read_text()
     green = workplace(verify)
     assert green.returncode == 0, green.stderr
     assert "resdeploy verify: pass" in (tmp_path / "summary.md").read_text()
@@ -85,7 +87,7 @@ def test_the_snippets_have_the_form_that_their_systems_read_and_keep_the_report(
 
 @pytest.mark.slow
 def test_the_gitlab_script_runs(workplace: Shell) -> None:
-    assert workplace(_fenced("console")[0].removeprefix("$ ")).returncode == 0
+    assert workplace(_fenced("console")[1].removeprefix("$ ")).returncode == 0
     block = _fenced("yaml")[2].partition("script:\n")[2].partition("  artifacts:")[0]
     script = "\n".join(line.strip().removeprefix("- ") for line in block.splitlines())
     done = workplace(script)
@@ -102,9 +104,9 @@ def test_the_action_decides(
 ) -> None:
     install, verify, _ = steps((_ROOT / "action.yml").read_text())
     assert workplace(install, HTML="").returncode == 0
-    assert f"{_ROOT}[runtime]" in (tmp_path / "installed.txt").read_text()
+    assert f"{_ROOT}[cpu]" in (tmp_path / "installed.txt").read_text()
     assert workplace(install, HTML="page.html").returncode == 0
-    assert f"{_ROOT}[runtime,report]" in (tmp_path / "installed.txt").read_text()
+    assert f"{_ROOT}[cpu,report]" in (tmp_path / "installed.txt").read_text()
     names = re.findall(
         r"^        ([A-Z0-9_]+): \$\{\{ inputs\.", (_ROOT / "action.yml").read_text(), re.M
     )
@@ -155,7 +157,7 @@ def test_one_comment_is_written_then_changed_and_a_fork_does_without(
 def test_the_jenkins_script_runs(
     workplace: Shell,
 ) -> None:
-    assert workplace(_fenced("console")[0].removeprefix("$ ")).returncode == 0
+    assert workplace(_fenced("console")[1].removeprefix("$ ")).returncode == 0
     (pipeline,) = _fenced("groovy")
     scripts = re.findall(r"sh '(.*)'", pipeline)
     assert len(scripts) == 2

@@ -161,7 +161,7 @@ def test_the_python_there_is_asked_for_its_version(
         script.chmod(0o755)
     with pytest.raises(BackendError, match=r"has resdeploy 0\.0\.1, this is .*: install the same"):
         verify(bundle, on=Device("device", None, str(old)))
-    with pytest.raises(BackendError, match=r"has no resdeploy .*pip install 'resdeploy\[runtime\]"):
+    with pytest.raises(BackendError, match=r"has no resdeploy .*: pip install its wheel there"):
         verify(bundle, on=Device("device", None, str(without)))
 
 
