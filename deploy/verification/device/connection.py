@@ -117,7 +117,9 @@ class Connection(ClosesOnExit):
         python = self.device.python
         if status == _FAILED:
             return f"ssh cannot connect{said}: try ssh {self.device.host} true"
-        install = "pip install its wheel there (pip wheel --no-deps . in a clone makes it), or name another"
+        install = (
+            "pip install its wheel there (made by pip wheel --no-deps . here), or name another"
+        )
         if status == _NOT_FOUND:
             return f"no {python} there{said}: name the Python that has resdeploy by --on-python"
         if "No module named" in said:
