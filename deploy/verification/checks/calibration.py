@@ -3,7 +3,7 @@
 from resdeploy.deploy.defaults import MAX_CALIBRATION_RISE
 from resdeploy.deploy.metrics.paired_score import beyond_p
 from resdeploy.deploy.verification.accuracy import Accuracy
-from resdeploy.deploy.verification.checks.gate import Gate, Outcome, span
+from resdeploy.deploy.verification.checks.gate import Gate, Outcome, points, span
 
 
 def calibration_gate(
@@ -19,8 +19,8 @@ def calibration_gate(
     limit = MAX_CALIBRATION_RISE
     verdict: Outcome = "fail" if interval.low > limit else "pass"
     sentence = (
-        f"the calibration error is {truthful.ece:.2f} %, {rise:+.2f} points {span(interval)} "
-        f"from the reference's on {accuracy.images} images, limit: {limit:g}"
+        f"the calibration error is {truthful.ece:.2f} %, {points(rise, '+')} points "
+        f"{span(interval)} from the reference's on {accuracy.images} images, limit: {limit:g}"
     )
     return Gate(
         name=name,

@@ -12,7 +12,7 @@ from resdeploy.deploy.metrics.intervals import (
 from resdeploy.deploy.metrics.paired_score import beyond_p, score_interval, score_p
 from resdeploy.deploy.verification.accuracy import Accuracy, ClassDrop
 from resdeploy.deploy.verification.checks.correction import LEVEL
-from resdeploy.deploy.verification.checks.gate import Gate, Outcome, outlook, span
+from resdeploy.deploy.verification.checks.gate import Gate, Outcome, outlook, points, span
 
 
 def drop_gate(
@@ -98,11 +98,10 @@ def _paired(drop: ClassDrop) -> Paired:
 
 def _sentence(counts: Paired, found: DropEstimate) -> str:
     flips = f"{counts.lost} lost, {counts.gained} gained"
-    start = f"top-1 drop is {found.drop:.2f} points {span(found.interval)}"
+    start = f"top-1 drop is {points(found.drop)} points {span(found.interval)}"
     if found.estimator == "calibrated":
-        return (
-            f"{start} by the logits of {counts.images} images (counted: {counts.drop:.2f}, {flips})"
-        )
+        counted = f"counted: {points(counts.drop)}, {flips}"
+        return f"{start} by the logits of {counts.images} images ({counted})"
     remark = "" if found.remark is None else f"; {found.remark}"
     return f"{start} on {counts.images} images ({flips}){remark}"
 

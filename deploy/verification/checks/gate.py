@@ -111,9 +111,14 @@ def decide_by(gate: Gate) -> str:
     return "" if needed is None else f"; use about {needed:,} images to decide"
 
 
+def points(value: float, sign: str = "") -> str:
+    """Two digits, without a minus before 0.00; `sign` "+" shows that of gains too."""
+    return f"{round(value, 2) + 0.0:{sign}.2f}"
+
+
 def span(interval: Interval, unit: str = "") -> str:
     """An interval in a sentence."""
-    return f"(95 % interval {interval.low:.2f} to {interval.high:.2f}{unit})"
+    return f"(95 % interval {points(interval.low)} to {points(interval.high)}{unit})"
 
 
 def outlook(verdict: Outcome, needed: int | None) -> str:

@@ -8,7 +8,7 @@ from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.specs import Backend, Precision, Variant
 from resdeploy.deploy.verification.accuracy import Accuracy, Flip
 from resdeploy.deploy.verification.baseline import EarlierComparison
-from resdeploy.deploy.verification.checks.gate import Gate, Verdict
+from resdeploy.deploy.verification.checks.gate import Gate, Verdict, points
 from resdeploy.deploy.verification.device.address import DeviceFacts
 from resdeploy.deploy.verification.evaluation import Evaluation
 from resdeploy.deploy.verification.explain import Explanation
@@ -218,13 +218,13 @@ def drop_cell(variant: VariantReport) -> str:
     if found is None:
         return REFERENCE_CELL if variant.is_reference else ""
     low, high = found.interval.low, found.interval.high
-    return f"{found.drop:+.2f} ({low:+.2f} … {high:+.2f})"
+    return f"{points(found.drop, '+')} ({points(low, '+')} … {points(high, '+')})"
 
 
 def counted_cell(variant: VariantReport) -> str:
     """The drop as the plain count has it, whatever estimate decided."""
     counts = None if variant.compared is None else variant.compared.counts
-    return "" if counts is None else f"{counts.drop:+.2f}"
+    return "" if counts is None else points(counts.drop, "+")
 
 
 def _earlier(found: tuple[EarlierComparison, ...], kind: str) -> dict[str, Any] | None:

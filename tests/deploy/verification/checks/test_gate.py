@@ -1,7 +1,14 @@
 """A check's verdict, how several add up, and what --strict makes of them."""
 
 from resdeploy.deploy.metrics.intervals import Interval
-from resdeploy.deploy.verification.checks.gate import Gate, not_checked, strictly, worst
+from resdeploy.deploy.verification.checks.gate import (
+    Gate,
+    not_checked,
+    points,
+    span,
+    strictly,
+    worst,
+)
 
 
 def test_the_worst_verdict_wins_and_not_checked_is_none() -> None:
@@ -29,6 +36,11 @@ def test_strict_fails_what_is_undecided_or_did_not_run() -> None:
     assert found[1].brief == (
         "max-drop not checked: the true classes are not known, a failure with --strict"
     )
+
+
+def test_nothing_is_less_than_0_00() -> None:
+    assert [points(value, "+") for value in (-0.004, 0.004, -0.006)] == ["+0.00", "+0.00", "-0.01"]
+    assert span(Interval(-0.001, 1.5)) == "(95 % interval 0.00 to 1.50)"
 
 
 def test_json_has_the_keys_that_were_agreed_on() -> None:

@@ -7,6 +7,14 @@ const { chromium } = require("playwright-core");
   // a window of headless Chromium is never narrower than 500 px, a viewport is
   const tab = await opened.newPage({ viewport: { width: Number(width), height: 900 } });
   await tab.goto(`file://${page}`);
+  // on paper: dark letters although the screen is dark, and what is folded there
+  await tab.emulateMedia({ media: "print", colorScheme: "dark" });
+  const printed = await tab.evaluate(() => ({
+    ink: getComputedStyle(document.body).color,
+    folded: [...document.querySelectorAll("details > :not(summary)")]
+      .filter((element) => !element.checkVisibility({ contentVisibilityAuto: true })).length,
+  }));
+  await tab.emulateMedia({ media: "screen", colorScheme: "light" });
   const seen = await tab.evaluate(() => {
     for (const details of document.querySelectorAll("details")) details.open = true;
     const shown = [...document.querySelectorAll("figure svg, td, dd, h1, code, img")]
@@ -20,6 +28,6 @@ const { chromium } = require("playwright-core");
         .map((text) => text.getBoundingClientRect().height).filter((height) => height > 0)),
     };
   });
-  console.log(JSON.stringify(seen));
+  console.log(JSON.stringify({ ...seen, printed }));
   await opened.close();
 })();

@@ -150,6 +150,7 @@ def test_nothing_is_cut_or_too_small_on_a_phone(page: str, tmp_path: Path, width
     seen = json.loads(done.stdout)
     assert (seen["overflow"], seen["cut"], seen["charts"]) == (0, [], 3)
     assert seen["letters_px"] > 10
+    assert seen["printed"] == {"ink": "rgb(27, 31, 36)", "folded": 0}
 
 
 @pytest.mark.slow
