@@ -1,11 +1,13 @@
 """The command line starts fast and turns every kind of failure into one line and an exit code."""
 
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -14,6 +16,9 @@ from resdeploy.deploy.cli import main as cli
 from resdeploy.deploy.cli.shell.group import CommandGroup
 from resdeploy.deploy.errors import BackendError, InputError
 from tests.command import run_command
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
 
 
 def _main(monkeypatch: pytest.MonkeyPatch, raised: BaseException, *options: str) -> int:
@@ -191,3 +196,33 @@ def test_what_modules_log_is_harmless_lines(
     assert said[0] == "request \\u202e7 failed"
     assert said[-1] == "ValueError: \\x1b[2J of a request"
     assert not logging.getLogger("resdeploy").handlers
+
+
+def _json_commands() -> "list[ParameterSet]":
+    context = click.Context(cli.cli)
+    found = [(name, cli.cli.get_command(context, name)) for name in cli.cli.list_commands(context)]
+    # `adopt` imports onnx before it looks at its file
+    return [
+        pytest.param(name, one, id=name, marks=[pytest.mark.slow] if name == "adopt" else [])
+        for name, one in found
+        if one is not None and any("--json" in p.opts for p in one.params)
+    ]
+
+
+@pytest.mark.parametrize(("name", "command"), _json_commands())
+def test_an_error_with_json_is_one_object_on_every_command(
+    name: str, command: click.Command, tmp_path: Path
+) -> None:
+    arguments = [p for p in command.params if isinstance(p, click.Argument) and p.required]
+    required = [p.opts[-1] for p in command.params if isinstance(p, click.Option) and p.required]
+    words = ["absent/x" for _ in arguments] + [word for o in required for word in (o, "new")]
+    lines = [[*words, "--no-such-option"]]
+    if arguments:
+        lines += [words, words[:0]]
+    for line in lines:
+        done = run_command(name, *line, "--json", folder=tmp_path)
+        (key, error), *others = json.loads(done.stdout).items()
+        assert key == "error" and not others, line
+        assert error["exit_code"] == done.returncode > 0
+        assert error["kind"].isidentifier() and error["message"] in done.stderr
+        assert not list(tmp_path.iterdir())
