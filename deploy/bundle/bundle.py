@@ -5,12 +5,15 @@ manifest reads the manifest once more before it complains.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from resdeploy.deploy.bundle.exchange import restore
+from resdeploy.deploy.bundle.held import HeldFile
 from resdeploy.deploy.bundle.loops import check_no_loops
 from resdeploy.deploy.bundle.manifest import Manifest, VariantFile
 from resdeploy.deploy.errors import BundleError, InputError
@@ -38,12 +41,17 @@ TRAINED_RANGES = "trained_ranges.json"
 _HASHED = (REFERENCE, RANGES, TRAINED_RANGES, INT8_REPORT)
 
 
+# the folder of a bundle, and what its manifest must hold
+_ONLY: ContextVar[tuple[Path, dict[str, Any]] | None] = ContextVar("_ONLY", default=None)
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle's folder and its manifest."""
+    """A bundle's folder and its manifest; of a `fixed` one no other manifest is accepted."""
 
     path: Path
     manifest: Manifest
+    fixed: bool = False
 
     def graph(self, variant: Variant) -> Path:
         """The path of a variant's ONNX file, after its size and SHA-256 were checked.
@@ -51,17 +59,32 @@ class Bundle:
         Raises:
             BundleError: the bundle has no such variant, or its file was altered.
         """
+        with self.held_graph(variant) as held:
+            return held.path
+
+    @contextmanager
+    def held_graph(self, variant: Variant) -> Iterator[HeldFile]:
+        """A variant's ONNX file, held open since its size and SHA-256 were checked.
+
+        Raises:
+            BundleError: the bundle has no such variant, or its file was altered, now or until the
+                block ends.
+        """
+        with self._open(variant) as held:
+            yield held
+            held.check()
+
+    def _open(self, variant: Variant) -> HeldFile:
         try:
-            return self._graph(variant)
+            return self._checked(variant)
         except BundleError:
-            now = read_bundle(self.path)
-            if now.manifest == self.manifest:
+            if self.fixed or (now := read_bundle(self.path)).manifest == self.manifest:
                 raise
             if _interface(now.manifest) != _interface(self.manifest):
                 raise BundleError(
                     f"{self.path}: replaced by another model meanwhile: run again"
                 ) from None
-            return now.graph(variant)
+            return now._open(variant)
 
     def file(self, name: str) -> Path | None:
         """A file that is no graph, after its SHA-256 was checked; None where there is none (more).
@@ -81,8 +104,7 @@ class Bundle:
             check_file(path, files[name])
             return path
         except BundleError:
-            now = read_bundle(self.path)
-            if now.manifest.files == files:
+            if self.fixed or (now := read_bundle(self.path)).manifest.files == files:
                 raise
             return now.file(name)
 
@@ -92,7 +114,7 @@ class Bundle:
         names = (MANIFEST, SIGNATURE, *listed)
         return path.resolve() in {(self.path / name).resolve() for name in names}
 
-    def _graph(self, variant: Variant) -> Path:
+    def _checked(self, variant: Variant) -> HeldFile:
         file = self.manifest.variants.get(variant)
         if file is None:
             have = ", ".join(self.manifest.variants) or "none"
@@ -102,10 +124,13 @@ class Bundle:
                 else f"export again with --precision {variant}"
             )
             raise BundleError(f"{self.path}: no {variant} variant in it (it has {have}): {advice}")
-        path = self.path / file.file
-        check_file(path, file.sha256, file.bytes)
-        check_no_loops(path)
-        return path
+        held = HeldFile(self.path / file.file, file.sha256, file.bytes)
+        try:
+            check_no_loops(held.path, held.file)
+        except BaseException:
+            held.close()
+            raise
+        return held
 
 
 def read_bundle(path: StrPath) -> Bundle:
@@ -122,6 +147,17 @@ def read_bundle(path: StrPath) -> Bundle:
         return _read(path)
 
 
+@contextmanager
+def only_manifest(bundle: Path, content: Mapping[str, Any]) -> Iterator[None]:
+    """While it is entered, this bundle is not read with a manifest of another content."""
+    fields = {key: value for key, value in content.items() if key != "sha256"}
+    before = _ONLY.set((bundle.resolve(), fields))
+    try:
+        yield
+    finally:
+        _ONLY.reset(before)
+
+
 def _read(path: Path) -> Bundle:
     file = path / MANIFEST
     try:
@@ -132,7 +168,13 @@ def _read(path: Path) -> Bundle:
         raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise BundleError(f"{file}: cannot be read ({error}): export again") from error
-    return Bundle(path, Manifest.from_json(fields, source=str(file)))
+    only = _ONLY.get()
+    fixed = only is not None and only[0] == path.resolve()
+    if only is not None and fixed and only[1] != fields:
+        raise BundleError(
+            f"{path}: changed since its signature was checked: run again if you know why"
+        )
+    return Bundle(path, Manifest.from_json(fields, source=str(file)), fixed)
 
 
 def _why_no_bundle(path: Path) -> str:
@@ -163,23 +205,7 @@ def bundle_of(engine: Path) -> str:
 
 def check_file(path: Path, sha256: str, size_bytes: int | None = None) -> None:
     """Raise BundleError unless the file is there with the size and hash the manifest names."""
-    if not path.is_file():
-        raise BundleError(f"{path}: missing, though the manifest lists it: export again")
-    size = path.stat().st_size
-    if size_bytes is not None and size != size_bytes:
-        raise BundleError(
-            f"{path}: altered since it was written: {size} bytes, expected {size_bytes}: "
-            "export again or restore the file"
-        )
-    try:
-        found = sha256_file(path)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    if found != sha256:
-        raise BundleError(
-            f"{path}: altered since it was written: sha256 {found[:12]}…, expected "
-            f"{sha256[:12]}…: export again or restore the file"
-        )
+    HeldFile(path, sha256, size_bytes).close()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

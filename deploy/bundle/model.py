@@ -3,7 +3,8 @@
 That is an ONNX file written by resdeploy, or an engine with its sidecar.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from resdeploy.deploy.bundle.reference import (
     read_feature_reference,
     read_reference,
 )
-from resdeploy.deploy.errors import BundleError, InputError
+from resdeploy.deploy.errors import BundleError, GraphError, InputError
 from resdeploy.deploy.optional import needs
 from resdeploy.deploy.reading import StrPath
 from resdeploy.deploy.session import sizes_of
@@ -46,6 +47,23 @@ class Model:
             (only,) = self.manifest.variants
             raise InputError(f"{self.path}: an ONNX file holding the {only} variant, not {variant}")
         return self.path
+
+    @contextmanager
+    def held_graph(self, variant: Variant) -> Iterator[Path]:
+        """The same file under a path that leads to nothing else until the block ends.
+
+        Raises:
+            BundleError, InputError: as `graph`; the file was altered before the block ended.
+            GraphError: that of the block, with the file's own name.
+        """
+        if self.bundle is None:
+            yield self.graph(variant)
+            return
+        with self.bundle.held_graph(variant) as held:
+            try:
+                yield held.same
+            except GraphError as error:
+                raise GraphError(str(error).replace(str(held.same), str(held.path))) from error
 
     @property
     def is_engine(self) -> bool:

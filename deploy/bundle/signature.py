@@ -5,14 +5,16 @@ its signature covers them. Engines and later reports are made on other machines 
 Keys are PEM files as `openssl genpkey -algorithm ed25519` and `openssl pkey -pubout` write them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resdeploy.deploy.bundle.bundle import MANIFEST, SIGNATURE
+from resdeploy.deploy.bundle.bundle import MANIFEST, SIGNATURE, only_manifest
 from resdeploy.deploy.errors import BundleError, InputError
 from resdeploy.deploy.files import replaced_file
 from resdeploy.deploy.optional import needs
-from resdeploy.deploy.reading import open_regular
+from resdeploy.deploy.reading import open_regular, parse_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -46,10 +48,23 @@ def sign(bundle: Path, key: "Ed25519PrivateKey") -> None:
         temporary.write_text(key.sign(content).hex() + "\n", encoding="ascii")
 
 
-def check_signature(bundle: Path, public_key: Path) -> None:
-    """Raise BundleError unless the manifest was signed with the key that belongs to this one.
+@contextmanager
+def signed_with(bundle: Path, public_key: Path) -> Iterator[None]:
+    """While it is entered, `bundle` is read with the manifest that is signed now, or not at all.
 
     Raises:
+        BundleError, InputError, MissingDependencyError: as `check_signature`.
+    """
+    content = parse_json(check_signature(bundle, public_key))
+    with only_manifest(bundle, content):
+        yield
+
+
+def check_signature(bundle: Path, public_key: Path) -> bytes:
+    """The manifest, which was signed with the key that belongs to this one.
+
+    Raises:
+        BundleError: it was not.
         InputError: no such key file, or no Ed25519 public key.
         MissingDependencyError: the library of the extra `sign` is missing.
     """
@@ -67,7 +82,9 @@ def check_signature(bundle: Path, public_key: Path) -> None:
         with open_regular(bundle / SIGNATURE) as file:
             signature = bytes.fromhex(file.read(_KEY_LIMIT_BYTES).decode("ascii"))
         with open_regular(bundle / MANIFEST) as file:
-            key.verify(signature, file.read())
+            content = file.read()
+            key.verify(signature, content)
+            return content
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(
             f"{bundle}: not signed, or changed since: sign it with --sign of export or quantize"

@@ -35,10 +35,10 @@ def open_backend(
     variant = model.variant_for(precision, backend)
     if backend != "ort-cpu":
         return _open_on_gpu(model, precision, backend, variant)
-    graph = model.graph(variant)
     with needs(f"backend {backend}"):
         from resdeploy.deploy.inference.ort_session import OrtSession
-    return OrtSession(graph, backend=backend, variant=variant, threads=threads)
+    with model.held_graph(variant) as graph:
+        return OrtSession(graph, backend=backend, variant=variant, threads=threads)
 
 
 def _open_on_gpu(model: Model, precision: Precision, backend: Backend, variant: Variant) -> Session:

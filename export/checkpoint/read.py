@@ -65,8 +65,8 @@ class Checkpoint:
         path: the file; format: how it was written; sha256: of the whole file.
         wrapper: where in the file the state_dict stood, e.g. "state_dict"; None when bare.
         prefix: removed from the start of the names, e.g. "module."; "" for none.
-        tensors: name without prefix -> values; float32, from a map of the file where they are
-            float32 there.
+        tensors: name without prefix -> values; float32, views of what was read where they are
+            float32 in the file.
         notes: what was chosen, converted or ignored on the way, as sentences.
         choices: those of the notes that say what of the file is the network, which an export
             must not keep to itself.
@@ -107,8 +107,10 @@ def read_checkpoint(path: Path, *, checked: bool = True) -> Checkpoint:
     check_bounds(path, found.tensors)
     digest = _hashed_beside(path)
     notes = [*contents.notes, *found.notes, *_ignored(contents.replaced)]
-    read = read_float32 if checked else placeholder
-    tensors = _float32(path, found.tensors, partial(read, storages=contents.storages), notes)
+    read: Callable[[Stored], Float32s] = partial(read_float32, storages=contents.storages)
+    if not checked:
+        read = partial(placeholder, storages=contents.storages, size_of=contents.size_of)
+    tensors = _float32(path, found.tensors, read, notes)
     tensors, ranges = set_aside_ranges(tensors, notes)
     tensors, told = _one_plain_network(path, tensors, notes)
     tensors, prefix = _fitted(tensors, notes)

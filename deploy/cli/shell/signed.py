@@ -49,9 +49,10 @@ class SignedCommand(Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Check, run, sign; whatever the exit code, a bundle that was made is signed."""
         if ctx.meta.get(_VERIFY) is not None:
-            from resdeploy.deploy.bundle.signature import check_signature
+            from resdeploy.deploy.bundle.signature import signed_with
 
-            check_signature(ctx.params["bundle"], ctx.meta[_VERIFY])
+            with signed_with(ctx.params["bundle"], ctx.meta[_VERIFY]):
+                return super().invoke(ctx)
         if ctx.meta.get(_SIGN) is None:
             return super().invoke(ctx)
         from resdeploy.deploy.bundle.signature import read_private_key

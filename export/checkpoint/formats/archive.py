@@ -1,8 +1,8 @@
 """Reads the records of a zip archive that torch.save wrote, each compared with its CRC-32.
 
-Records are mapped, not read, so that a storage costs no memory until its values are used; they are
-read once for the checksum, unless only names and shapes are asked for: then large ones are left
-unread. PyTorch does not compress them, other programs may.
+Records are read when they are asked for, and compared with their checksum, unless only names and
+shapes are asked for: then large ones are left unread. PyTorch does not compress them, other
+programs may.
 """
 
 import zipfile
@@ -14,6 +14,7 @@ import numpy as np
 
 from resdeploy.deploy.errors import CheckpointError, first_line
 from resdeploy.deploy.reading import open_regular
+from resdeploy.export.checkpoint.formats.pieces import Pieces
 from resdeploy.export.checkpoint.formats.stored import Bytes
 from resdeploy.export.checkpoint.formats.unpickle import TENSORS_LIMIT
 
@@ -37,7 +38,7 @@ class Archive:
     records: dict[str, zipfile.ZipInfo]
     names: frozenset[str]
     has_checksums: bool
-    _mapped: Bytes
+    _pieces: Pieces
     _read: set[str] = field(default_factory=set)
 
     def read(self, name: str, *, pickled: bool = False, checked: bool = True) -> Bytes:
@@ -65,14 +66,24 @@ class Archive:
             self._read.add(name)
         return data
 
+    def size_of(self, name: str) -> int:
+        """How many bytes a record has.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        if name not in self.records:
+            raise ValueError(f"there is no record {name}")
+        return self.records[name].file_size
+
     def _stored(self, info: zipfile.ZipInfo) -> Bytes:
         start = info.header_offset
-        header = self._mapped[start : start + _LOCAL_HEADER_BYTES].tobytes()
+        header = self._pieces.read(start, start + _LOCAL_HEADER_BYTES).tobytes()
         if header[:4] != b"PK\x03\x04" or info.flag_bits & _ENCRYPTED:
             raise ValueError(f"record {info.filename} has no plain header")
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         start += _LOCAL_HEADER_BYTES + lengths
-        return self._mapped[start : start + info.compress_size]
+        return self._pieces.read(start, start + info.compress_size)
 
 
 def open_archive(path: Path) -> Archive:
@@ -85,14 +96,18 @@ def open_archive(path: Path) -> Archive:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
+        pieces = Pieces(path)
     except Exception as error:  # damaged names and fields raise many kinds
         raise damaged_archive(path, first_line(error)) from error
+    stored = sum(info.compress_size for info in infos)
+    if stored > pieces.size:  # each would be read, though all may be the same bytes
+        raise damaged_archive(path, f"its records overlap: {stored} bytes of {pieces.size}")
     return Archive(
         path,
         {info.filename.partition("/")[2]: info for info in infos},
         frozenset(info.filename for info in infos),
         any(info.CRC for info in infos),
-        np.memmap(path, np.uint8, mode="c"),  # copy on write: the file is never changed
+        pieces,
     )
 
 
@@ -114,7 +129,7 @@ def _inflated(info: zipfile.ZipInfo, data: Bytes, growth: int) -> Bytes:
         inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data.data, info.file_size + 1)
     except zlib.error as error:
         raise ValueError(f"record {info.filename}: {error}") from error
-    return np.frombuffer(bytearray(inflated), np.uint8)  # writable, as the map is
+    return np.frombuffer(bytearray(inflated), np.uint8)  # writable, as a piece is
 
 
 def _check_record_count(path: Path) -> None:

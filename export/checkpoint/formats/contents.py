@@ -5,7 +5,7 @@
     pickle       one plain pickle that holds numpy arrays (detectron2's model zoo)
     safetensors  a JSON header, then the values
 
-Storages are mapped, not read: a tensor costs no memory until its values are used.
+Storages are read when they are asked for: a tensor costs no memory until its values are used.
 """
 
 import math
@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal
-
-import numpy as np
+from typing import IO, Any, Literal, NoReturn
 
 from resdeploy.deploy.errors import CheckpointError
 from resdeploy.deploy.reading import open_regular, parse_json
@@ -27,8 +25,8 @@ from resdeploy.export.checkpoint.formats.archive import (
     open_archive,
     too_many,
 )
+from resdeploy.export.checkpoint.formats.pieces import Pieces
 from resdeploy.export.checkpoint.formats.stored import (
-    Bytes,
     Storage,
     Storages,
     Stored,
@@ -73,7 +71,7 @@ _UNCHECKED = (
 
 @dataclass(frozen=True)
 class Contents:
-    """`root` with `Stored` tensors in it, whose bytes `storages` finds.
+    """`root` with `Stored` tensors in it, whose bytes `storages` finds, `size_of` their number.
 
     `replaced` are the full names of classes that were not loaded, `notes` what to tell the user.
     """
@@ -82,6 +80,7 @@ class Contents:
     root: Any
     replaced: tuple[str, ...]
     storages: Storages
+    size_of: Callable[[str], int]
     notes: tuple[str, ...] = ()
 
 
@@ -142,13 +141,13 @@ def _open_zip(path: Path, *, checked: bool) -> Contents:
             f"{path} was written on a big-endian machine: save it again on this one"
         )
     root, unpickler = _unpickled(path, stream)
-    notes = () if archive.has_checksums else (_UNCHECKED,)
     return Contents(
         "zip",
         root,
         tuple(unpickler.replaced),
         lambda key: archive.read(f"data/{key}", checked=checked),
-        notes,
+        lambda key: archive.size_of(f"data/{key}"),
+        () if archive.has_checksums else (_UNCHECKED,),
     )
 
 
@@ -180,15 +179,20 @@ def _open_legacy(path: Path) -> Contents:
         root, unpickler = _unpickled(path, stream)
         keys, _ = _unpickled(path, stream)
         places = _legacy_places(path, stream, keys, unpickler.storages)
-    mapped = _mapped(path)
+    pieces = Pieces(path)
 
-    def storage(key: str) -> Bytes:
+    def place(key: str) -> tuple[int, int]:
         if key not in places:
             raise ValueError(f"there is no storage {key}")
-        start, size = places[key]
-        return mapped[start : start + size]
+        return places[key]
 
-    return Contents("legacy", root, tuple(unpickler.replaced), storage)
+    return Contents(
+        "legacy",
+        root,
+        tuple(unpickler.replaced),
+        lambda key: pieces.read(place(key)[0], sum(place(key))),
+        lambda key: place(key)[1],
+    )
 
 
 def _legacy_places(
@@ -212,36 +216,42 @@ def _open_pickle(path: Path) -> Contents:
     with open_regular(path) as stream:
         root, unpickler = _unpickled(path, stream)
 
-    def storage(key: str) -> Bytes:
+    def none(key: str) -> NoReturn:
         raise ValueError(f"there is no storage {key}")
 
-    return Contents("pickle", root, tuple(unpickler.replaced), storage)
+    return Contents("pickle", root, tuple(unpickler.replaced), none, none)
 
 
 def _open_safetensors(path: Path) -> Contents:
-    mapped = _mapped(path)
+    pieces = Pieces(path)
     try:
-        length = int.from_bytes(mapped[:8].tobytes(), "little")
-        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, mapped.size - 8):
-            raise ValueError(f"a header of {length} bytes, the file has {mapped.size}")
-        header = parse_json(mapped[8 : 8 + length].tobytes())
+        length = int.from_bytes(pieces.read(0, 8).tobytes(), "little")
+        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, pieces.size - 8):
+            raise ValueError(f"a header of {length} bytes, the file has {pieces.size}")
+        header = parse_json(pieces.read(8, 8 + length).tobytes())
         header.pop("__metadata__", None)
         if len(header) > TENSORS_LIMIT:
             raise too_many(path, len(header))
         root = {name: _safe_tensor(name, entry, length) for name, entry in header.items()}
         _check_gapless(
-            [entry["data_offsets"] for entry in header.values()], mapped.size - 8 - length
+            [entry["data_offsets"] for entry in header.values()], pieces.size - 8 - length
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}): copy or download it again"
         ) from error
 
-    def storage(key: str) -> Bytes:
+    def place(key: str) -> tuple[int, int]:
         start, end = key.split(":")
-        return mapped[int(start) : int(end)]
+        return int(start), int(end)
 
-    return Contents("safetensors", root, (), storage)
+    return Contents(
+        "safetensors",
+        root,
+        (),
+        lambda key: pieces.read(*place(key)),
+        lambda key: place(key)[1] - place(key)[0],
+    )
 
 
 def _check_gapless(parts: list[Any], size: int) -> None:
@@ -263,10 +273,6 @@ def _safe_tensor(name: str, entry: Any, header_bytes: int) -> Stored:
     if end - start != wanted or min((start, *shape)) < 0:
         raise ValueError(f"{name} has {end - start} bytes, expected {wanted}")
     return whole(dtype, shape, Storage(f"{start}:{end}", dtype))
-
-
-def _mapped(path: Path) -> Bytes:
-    return np.memmap(path, np.uint8, mode="c")  # copy on write: the file is never changed
 
 
 def _unpickled(path: Path, stream: IO[bytes]) -> tuple[Any, PlainUnpickler]:

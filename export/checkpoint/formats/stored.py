@@ -1,6 +1,7 @@
 """Tensors that stand in a file: known by dtype and shape, read when they are wanted."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -110,19 +111,18 @@ def read_float32(tensor: Stored, storages: Storages) -> Float32s:
     return floats
 
 
-def placeholder(tensor: Stored, storages: Storages) -> Float32s:
+def placeholder(tensor: Stored, storages: Storages, size_of: Callable[[str], int]) -> Float32s:
     """Its shape without its values: ones that take no memory and no time, wherever there are many.
 
-    For those who ask for no more than names and shapes; half the time of a large half-precision
-    file is its conversion.
+    For those who ask for no more than names and shapes. `size_of` tells the bytes of a storage.
 
     Raises:
         ValueError: the values are not all in the file.
     """
-    values = _values(tensor, storages)
-    if values.dtype == np.float32 or values.size <= _FEW:
+    if math.prod(tensor.shape) <= _FEW or not isinstance(tensor.data, Storage):
         return read_float32(tensor, storages)
-    return np.broadcast_to(np.float32(1), values.shape)
+    _check_size(tensor, size_of(tensor.data.key))
+    return np.broadcast_to(np.float32(1), tensor.shape)
 
 
 def _values(tensor: Stored, storages: Storages) -> Any:
@@ -133,12 +133,19 @@ def _values(tensor: Stored, storages: Storages) -> Any:
         buffer = storages(tensor.data.key)
     else:
         raise ValueError(f"a {tensor.kind} tensor has no plain values")
-    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if min((tensor.offset, *tensor.strides, *tensor.shape), default=0) < 0:
-        raise ValueError("a size is negative")
-    needed = 0 if 0 in tensor.shape else (tensor.offset + last + 1) * dtype.itemsize
-    if needed > buffer.nbytes:
-        raise ValueError(f"{needed} bytes wanted, {buffer.nbytes} there")
+    needed = _check_size(tensor, buffer.nbytes)
     strides = tuple(stride * dtype.itemsize for stride in tensor.strides)
     start = tensor.offset * dtype.itemsize if needed else 0
     return np.ndarray(tensor.shape, dtype, buffer, start, strides)
+
+
+def _check_size(tensor: Stored, there: int) -> int:
+    """How many bytes of its storage a tensor needs; ValueError where fewer are there."""
+    itemsize = np.dtype(_NUMPY[tensor.dtype]).itemsize
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    if min((tensor.offset, *tensor.strides, *tensor.shape), default=0) < 0:
+        raise ValueError("a size is negative")
+    needed = 0 if 0 in tensor.shape else (tensor.offset + last + 1) * itemsize
+    if needed > there:
+        raise ValueError(f"{needed} bytes wanted, {there} there")
+    return needed

@@ -1,13 +1,14 @@
 """A signature covers the manifest and, by its hashes, the graphs; a change removes it."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from resdeploy.deploy.bundle.bundle import SIGNATURE, read_bundle, write_manifest
-from resdeploy.deploy.bundle.signature import check_signature, read_private_key, sign
+from resdeploy.deploy.bundle.signature import check_signature, read_private_key, sign, signed_with
 from resdeploy.deploy.cli.main import cli
 from resdeploy.deploy.errors import BundleError, InputError
 
@@ -54,6 +55,25 @@ def test_commands_refuse_a_bundle_that_is_not_signed(bundle: Path, tmp_path: Pat
     sign(bundle, read_private_key(private))
     passed_on = CliRunner().invoke(cli, arguments).exception
     assert isinstance(passed_on, InputError) and "reference.npz" in str(passed_on)
+
+
+def test_no_other_manifest_is_read_than_the_signed_one(bundle: Path, tmp_path: Path) -> None:
+    """However soon after the check the bundle is exchanged, and exchanged back at its end."""
+    private, public = _keys(tmp_path, "mine")
+    sign(bundle, read_private_key(private))
+    whole = (bundle / "manifest.json").read_bytes()
+    manifest = read_bundle(bundle).manifest
+    with signed_with(bundle, public):
+        opened = read_bundle(bundle)
+        assert opened.manifest == manifest and opened.fixed
+        write_manifest(bundle, replace(manifest, labels=tuple("abcde")))
+        (bundle / "fp32.onnx").write_bytes(b"of the other manifest")
+        with pytest.raises(BundleError, match="changed since its signature was checked"):
+            read_bundle(bundle)
+        with pytest.raises(BundleError, match="altered since it was written"):
+            opened.graph("fp32")
+        (bundle / "manifest.json").write_bytes(whole)
+    assert not read_bundle(bundle).fixed
 
 
 @pytest.mark.slow

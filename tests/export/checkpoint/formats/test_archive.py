@@ -1,5 +1,6 @@
 """Damage in a zip checkpoint is found, and a small one never grows large."""
 
+import copy
 import pickle
 import random
 import zipfile
@@ -132,3 +133,20 @@ def test_odd_fields_of_the_directory_are_one_line(
         read_checkpoint(checkpoint)
     except CheckpointError as error:
         assert "\n" not in str(error)
+
+
+def test_records_that_share_their_bytes_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """A megabyte with ten thousand names for the same record would be read ten thousand times."""
+    file = tmp_path / "x.pth"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps({}))
+        archive.writestr("x/data/0", bytes(10_000))
+        whole = archive.getinfo("x/data/0")
+        for number in range(1, 5):
+            same = copy.copy(whole)
+            same.filename = f"x/data/{number}"
+            archive.filelist.append(same)
+            archive.NameToInfo[same.filename] = same
+        archive._didModify = True  # type: ignore[attr-defined]
+    with pytest.raises(CheckpointError, match="its records overlap: 500"):
+        read_checkpoint(file)

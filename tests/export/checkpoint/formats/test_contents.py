@@ -1,6 +1,7 @@
 """Kinds of file by their first bytes; what is no checkpoint says what it is."""
 
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from resdeploy.deploy.errors import CheckpointError
 from resdeploy.export.checkpoint.formats.contents import open_contents
@@ -36,6 +38,22 @@ def test_values_are_those_torch_reads(zipped: bool, dtype: torch.dtype, tmp_path
     for name, tensor in tensors.items():
         read = read_float32(contents.root[name], contents.storages)
         np.testing.assert_array_equal(read, tensor.float().numpy())
+
+
+@pytest.mark.parametrize("saved", ["zip", "legacy", "safetensors"])
+def test_a_file_that_is_cut_short_while_it_is_read_is_told(saved: str, tmp_path: Path) -> None:
+    """A training run saves again: a map of the file would end Python by SIGBUS."""
+    file = tmp_path / "x.pth"
+    if saved == "safetensors":
+        save_file({"w": torch.arange(20_000.0)}, file)
+    else:
+        zipped = saved == "zip"
+        torch.save({"w": torch.arange(20_000.0)}, file, _use_new_zipfile_serialization=zipped)
+    contents = open_contents(file)
+    assert contents.format == saved
+    os.truncate(file, 10_000)
+    with pytest.raises(ValueError, match="the file was cut short at 10000 of "):
+        read_float32(contents.root["w"], contents.storages)
 
 
 def test_compressed_records(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Bytes of a file that is open, read when they are asked for.
+
+A map of the file would end this process by SIGBUS when a training run, which saves again, cuts the
+file short meanwhile. What is read here is short then, and somebody can be told.
+"""
+
+from pathlib import Path
+from weakref import WeakValueDictionary, finalize
+
+import numpy as np
+
+from resdeploy.deploy.reading import open_regular
+from resdeploy.export.checkpoint.formats.stored import Bytes
+
+
+class Pieces:
+    """A file's bytes by their place; `size` is that of the file when it was opened.
+
+    A piece that somebody still uses is not read twice, and neither is the last one: many tensors
+    may be views of one storage.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; it is closed with the last piece's reader.
+
+        Raises:
+            OSError: it cannot be opened, or is no regular file.
+        """
+        self._file = open_regular(path)
+        finalize(self, self._file.close)
+        self.size = self._file.seek(0, 2)
+        self._used: WeakValueDictionary[tuple[int, int], Bytes] = WeakValueDictionary()
+        self._last: Bytes | None = None
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """(stop - start,) uint8, writable, its own memory.
+
+        Raises:
+            ValueError: the file ends before.
+        """
+        piece = self._used.get((start, stop))
+        if piece is None:
+            if not 0 <= start <= stop <= self.size:
+                raise ValueError(f"bytes {start} to {stop} of {self.size}")
+            piece = np.empty(stop - start, np.uint8)
+            self._file.seek(start)
+            got = self._file.readinto(piece.data)  # type: ignore[attr-defined]
+            if got != len(piece):
+                raise ValueError(f"the file was cut short at {start + got} of {self.size} bytes")
+            self._used[start, stop] = piece
+        self._last = piece
+        return piece
