@@ -13,6 +13,7 @@ Where the folder or file is gone, the libraries themselves are named: they need 
 """
 
 import json
+import platform
 import shlex
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -21,6 +22,9 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 _NAME = "resdeploy"
+_CPU_RUNTIME, _GPU_RUNTIME = "onnxruntime", "onnxruntime-gpu"
+# on x86-64 Linux
+BRINGS_GPU_RUNTIME = frozenset({"runtime", "export", "serve", "ray", "all", "dev"})
 
 Kind = Literal["editable", "folder", "archive", "repository", "index", "path"]
 
@@ -51,7 +55,33 @@ def installation() -> Installation:
 
 
 def install_command(*extras: str) -> str:
-    """The command that adds `extras` to this copy, ready to be pasted into a shell."""
+    """The command that adds `extras` to this copy, ready to be pasted into a shell.
+
+    Where the extras bring a second package of ONNX Runtime, the first is uninstalled before: the
+    two share one folder.
+    """
+    before = f"pip uninstall -y {_CPU_RUNTIME} && " if _would_meet(extras) else ""
+    return before + _command(extras)
+
+
+def _would_meet(extras: tuple[str, ...]) -> bool:
+    """Whether ONNX Runtime for CPUs is here, and these extras bring the one for GPUs."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return False  # there is only one package elsewhere
+    if BRINGS_GPU_RUNTIME.isdisjoint(extras):
+        return False
+    return _is_installed(_CPU_RUNTIME) and not _is_installed(_GPU_RUNTIME)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _command(extras: tuple[str, ...]) -> str:
     found = installation()
     joined = ",".join(extras)
     if found.kind in ("editable", "path") and Path(found.source).is_dir():

@@ -1,14 +1,20 @@
 """Each kind of installation gives the command that adds to it."""
 
 import json
+import re
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 
 from resdeploy.deploy import installation as module
-from resdeploy.deploy.installation import Installation, install_command, installation
+from resdeploy.deploy.installation import (
+    BRINGS_GPU_RUNTIME,
+    Installation,
+    install_command,
+    installation,
+)
 
 Record = Callable[[object], None]
 
@@ -65,6 +71,46 @@ def test_a_copied_folder_and_a_wheel(installed: Record, tmp_path: Path) -> None:
     installed({"url": wheel.as_uri(), "archive_info": {"hash": "sha256=00"}})
     assert install_command("cpu") == f"pip install '{wheel}[cpu]'"
     assert "newer copy" in module.upgrade_advice()
+
+
+@pytest.mark.parametrize(
+    ("system", "here", "extra", "cleared"),
+    [
+        ("Linux", {"onnxruntime"}, "export", True),
+        ("Linux", {"onnxruntime"}, "report", False),
+        ("Linux", {"onnxruntime", "onnxruntime-gpu"}, "export", False),
+        ("Linux", {"onnxruntime-gpu"}, "export", False),
+        ("Linux", set(), "export", False),
+        ("Darwin", {"onnxruntime"}, "export", False),
+    ],
+)
+def test_no_second_onnx_runtime_beside_the_first(
+    system: str, here: set[str], extra: str, cleared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.platform, "system", lambda: system)
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(module, "_is_installed", here.__contains__)
+    command = install_command(extra)
+    assert command.startswith("pip uninstall -y onnxruntime && pip install ") == cleared
+    assert command.endswith(f"[{extra}]'")
+
+
+def test_the_extras_that_bring_the_runtime_for_gpus_are_those_of_the_package() -> None:
+    """Found by following the extras as pip does."""
+    needed: dict[str, str] = {}
+    for line in metadata("resdeploy").get_all("Requires-Dist") or []:
+        name, _, extra = line.partition(" extra == ")
+        needed.setdefault(extra.strip("'\""), "")
+        needed[extra.strip("'\"")] += f" {name}"
+    brings = {extra for extra, names in needed.items() if "onnxruntime-gpu" in names}
+    while more := {
+        extra
+        for extra, names in needed.items()
+        if extra not in brings
+        and any(re.search(rf"resdeploy\[([^]]*,)?{one}(,[^]]*)?\]", names) for one in brings)
+    }:
+        brings |= more
+    assert brings == BRINGS_GPU_RUNTIME
 
 
 def test_a_wheel_that_is_gone_leaves_the_libraries_themselves(
