@@ -1,6 +1,7 @@
 """Each kind of installation gives the command that adds to it."""
 
 import json
+import platform
 import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, metadata
@@ -87,8 +88,8 @@ def test_a_copied_folder_and_a_wheel(installed: Record, tmp_path: Path) -> None:
 def test_no_second_onnx_runtime_beside_the_first(
     system: str, here: set[str], extra: str, cleared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.platform, "system", lambda: system)
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(module, "_is_installed", here.__contains__)
     command = install_command(extra)
     assert command.startswith("pip uninstall -y onnxruntime && pip install ") == cleared
