@@ -35,6 +35,11 @@ _MATCHED: dict[MatchedBy, str] = {
 _FEW_ALIKE = 0.25
 # timm's networks that share all names and shapes with one that does not blur before it strides.
 _ANTI_ALIASED = re.compile(r"^(se)?resne(x)?t(aa|blur)\d")
+# What libraries have in the names of networks of one kind, whatever else they write there.
+_KINDS = re.compile(
+    "alexnet|convnext|densenet|dpn|efficientnet|ghostnet|googlenet|inception|mnasnet|mobilenet|"
+    "regnet|res2net|resne|shufflenet|squeezenet|vgg|xception"
+)
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -228,13 +233,20 @@ def _from_sidecar(
     name = sidecar.architecture
     if name == network.name:
         yield f"according to {sidecar.source} it is {name} too"
-    elif name and any(
-        family.references and family.named(name, network.head) for family in FAMILIES
+    elif name and (
+        any(family.references and family.named(name, network.head) for family in FAMILIES)
+        or _of_another_kind(name, network.name)
     ):
         yield (
             f"according to {sidecar.source} it is {name}, but the tensors are {network.name}'s, "
             "which counts"
         )
+
+
+def _of_another_kind(told: str, name: str) -> bool:
+    """Whether both names say what kind of network it is, and nothing in them agrees."""
+    kinds, others = (set(_KINDS.findall(text.lower())) for text in (told, name))
+    return bool(kinds and others) and kinds.isdisjoint(others)
 
 
 def _given(assume: Mapping[str, str]) -> Iterator[str]:

@@ -148,9 +148,8 @@ def _check_record_count(path: Path) -> None:
         raise too_many(path, count)
 
 
-def too_many(path: Path, count: int) -> CheckpointError:
+def too_many(path: Path, count: int, how: str = f"limit: {TENSORS_LIMIT}") -> CheckpointError:
     """What to say of a file with more records or tensors than any network has."""
     return CheckpointError(
-        f"{path} holds {count} tensors or more, limit: {TENSORS_LIMIT}: "
-        "it is no checkpoint of an image classifier"
+        f"{path} holds {count} tensors or more, {how}: it is no checkpoint of an image classifier"
     )

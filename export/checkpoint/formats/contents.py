@@ -57,6 +57,7 @@ _MISTAKEN = (
 )
 _MAGIC_LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # after pickle's own header
 _BEFORE_THE_OBJECT = 3  # pickles of a legacy file: magic number, protocol, machine
+_SHARING = 5000  # tensors in so few bytes that the work for them is too much
 _HEADER_LIMIT_BYTES = 100_000_000  # the limit of the safetensors library itself
 _BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "qint32": 4, "complex64": 8,
           "complex128": 16, "float16": 2, "bfloat16": 2, "int16": 2}  # fmt: skip
@@ -287,6 +288,8 @@ def _unpickled(path: Path, stream: IO[bytes]) -> tuple[Any, PlainUnpickler]:
     except TooManyTensorsError as error:
         raise too_many(path, TENSORS_LIMIT + 1) from error
     except pickle.UnpicklingError as error:
+        if unpickler.tensors > _SHARING:
+            raise too_many(path, unpickler.tensors, "sharing their values") from error
         raise _damaged(path, str(error)) from error
     except Exception as error:  # a damaged pickle can make an unpickler raise nearly anything
         raise _damaged(path, type(error).__name__) from error

@@ -152,6 +152,7 @@ class PlainUnpickler(pickle._Unpickler):
 
     Attributes:
         replaced: the full names of classes that were not loaded, in the order they were met.
+        tensors: how many were made.
     """
 
     def __init__(self, stream: IO[bytes], limit: int = WORK_ALWAYS) -> None:
@@ -159,7 +160,7 @@ class PlainUnpickler(pickle._Unpickler):
         self.dispatch = Counted(type(self).dispatch, self, limit)  # type: ignore[misc]  # for `load`
         self.replaced: dict[str, type[Inert]] = {}
         self.storages: dict[str, str] = {}
-        self._tensors = 0
+        self.tensors = 0
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for module.name here; nothing is imported."""
@@ -221,8 +222,8 @@ class PlainUnpickler(pickle._Unpickler):
         return (storage, view[0][1]) if view and view[0] is not None else storage
 
     def _tensor(self, storage: Any, offset: int, shape: Any, strides: Any, *_: object) -> Stored:
-        self._tensors += 1
-        if self._tensors > TENSORS_LIMIT:
+        self.tensors += 1
+        if self.tensors > TENSORS_LIMIT:
             raise TooManyTensorsError(f"more than {TENSORS_LIMIT} tensors")
         if isinstance(storage, tuple):
             storage, offset = storage[0], offset + storage[1]

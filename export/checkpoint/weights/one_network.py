@@ -3,6 +3,8 @@
 Two networks are two prefixes under which the convolutions have the same names and shapes. Words in
 the prefix tell which one is meant to be used: self-supervised methods keep a second, momentum
 encoder, distillation a student, adversarial training a copy for its attacker.
+
+A teacher of another kind than its student taught it by distillation: then the student is meant.
 """
 
 from collections.abc import Mapping
@@ -38,7 +40,30 @@ def one_network(path: Path, tensors: dict[str, Float32s], notes: list[str]) -> d
         dropped = set(inside[left].values())
         rest = {name: values for name, values in tensors.items() if name not in dropped}
         return one_network(path, rest, notes)
-    return tensors
+    return _without_a_teacher(tensors, notes)
+
+
+def _without_a_teacher(tensors: dict[str, Float32s], notes: list[str]) -> dict[str, Float32s]:
+    stems = _stems(tensors)
+    teacher, student = (_up_to(word, stems) for word in ("teacher", "student"))
+    if teacher is None or student is None or teacher == student:
+        return tensors
+    rest = {name: values for name, values in tensors.items() if not name.startswith(teacher)}
+    notes.append(
+        f"there are two networks in the file, of two kinds: the one under {student!r} is taken, "
+        f"the {len(tensors) - len(rest)} tensors of its teacher under {teacher!r} are left"
+    )
+    return rest
+
+
+def _up_to(word: str, names: list[str]) -> str | None:
+    """The first of the names as far as the part that has the word in it, or None."""
+    for name in names:
+        parts = name.split(".")
+        for at, part in enumerate(parts[:-1], start=1):
+            if word in part:
+                return ".".join([*parts[:at], ""])
+    return None
 
 
 def _stems(tensors: Mapping[str, Float32s]) -> list[str]:

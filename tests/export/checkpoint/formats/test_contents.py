@@ -133,6 +133,14 @@ def test_too_many_tensors_are_refused_at_once(tmp_path: Path) -> None:
     assert "holds 1000000 tensors" in refusal(tmp_path / "model.pth")
 
 
+@pytest.mark.slow
+def test_tensors_without_end_that_share_their_values(tmp_path: Path) -> None:
+    shared = torch.zeros(1)
+    torch.save({str(name): shared.view(1) for name in range(12_000)}, tmp_path / "model.pth")
+    told = refusal(tmp_path / "model.pth")
+    assert "tensors or more, sharing their values: it is no checkpoint" in told
+
+
 def test_storages_that_do_not_hold_their_tensors(tmp_path: Path) -> None:
     torch.save({"w": torch.arange(6.0)}, tmp_path / "x.pth")
     with zipfile.ZipFile(tmp_path / "x.pth") as archive:

@@ -110,11 +110,14 @@ def test_timms_configuration(weights: State, tmp_path: Path) -> None:
     assert (preprocess.resize_px, preprocess.crop_px) == (185, (176, 176))
 
 
-def test_a_sidecar_that_contradicts_the_tensors_is_told(weights: State, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, weights, config={**TIMM, "architecture": "resnet50"})
+@pytest.mark.parametrize("name", ["resnet50", "mobilenetv2_100"])
+def test_a_sidecar_that_contradicts_the_tensors_is_told(
+    name: str, weights: State, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path, weights, config={**TIMM, "architecture": name})
     evidence = identify(read_checkpoint(folder)).evidence
     (told,) = (sentence for sentence in evidence if "which counts" in sentence)
-    assert told.startswith("according to config.json it is resnet50, but the tensors are resnet(")
+    assert told.startswith(f"according to config.json it is {name}, but the tensors are resnet(")
 
 
 @pytest.mark.parametrize(

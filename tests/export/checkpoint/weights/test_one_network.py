@@ -45,6 +45,18 @@ def test_mocos_queue_is_named_as_ignored(small: ResNet, weights: State, save: Sa
     assert_gives_the_logits_of(small, checkpoint)
 
 
+def test_of_two_kinds_the_student_was_distilled(small: ResNet, weights: State, save: Save) -> None:
+    teacher = {
+        f"model.teacher.features.{at}.weight": torch.randn(9, 3 if at == 0 else 9, 5, 5)
+        for at in range(12)
+    }
+    checkpoint = save({**teacher, **under("model.student.", weights)})
+    (told,) = (note for note in checkpoint.notes if "two networks" in note)
+    assert "of two kinds: the one under 'model.student.' is taken, the 12 tensors of its" in told
+    assert told in checkpoint.choices
+    assert_gives_the_logits_of(small, checkpoint)
+
+
 def test_two_that_nothing_tells_apart_are_refused(weights: State, save: Save) -> None:
     with pytest.raises(CheckpointError, match=r"two networks, 'a\.' and 'b\.'") as caught:
         save({**under("a.", weights), **under("b.", weights, 2.0)})
