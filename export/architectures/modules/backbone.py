@@ -119,8 +119,9 @@ def backbone(
     missing = [name for name in names if name not in found]
     if missing or not names:
         have = ", ".join(f"{name} (stride {point.spec.stride})" for name, point in found.items())
+        lacks = f"there is no {missing[0]}" if missing else "nothing named"
         raise InputError(
-            f"--features {','.join(names)}: {missing[0] if missing else 'nothing named'}; at "
+            f"--features {','.join(names)}: {lacks}; at "
             f"{size_px[1]}x{size_px[0]} pixels the network has {have or 'no feature map'}: "
             "choose among these"
         )
