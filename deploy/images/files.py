@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -169,32 +169,41 @@ def _images_below(folder: Path) -> list[str]:
     """In the order of their paths, part by part; there is no path object of each."""
     found: list[str] = []
     seen: set[str] = set()  # a link may point to a folder above it
-    waiting = [(str(folder), True)]
-    while waiting:
-        path, is_folder = waiting.pop()
-        if not is_folder:
+    open_folders = [_listed(str(folder), seen)]
+    while open_folders:
+        inside, names, folders = open_folders[-1]
+        if not names:
+            open_folders.pop()
+            continue
+        name = names.pop()
+        path = os.path.join(inside, name)
+        if name in folders:
+            open_folders.append(_listed(path, seen))
+        else:
             # a link that leads nowhere stays in: opening it will say so
             found.append(path)
-        elif (real := os.path.realpath(path)) not in seen:
-            seen.add(real)
-            waiting += reversed(_entries(path))
     return found
 
 
-def _entries(folder: str) -> list[tuple[str, bool]]:
-    """The images and folders directly in a folder, and which are folders; by name."""
+def _listed(folder: str, seen: set[str]) -> tuple[str, list[str], set[str]]:
+    """What stands before a name in a folder, the names there from the last on, and which of them
+    are folders; none in a folder that was `seen` or into which nobody may look."""
     inside = "" if folder == os.curdir else folder
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir()) for entry in entries)
-    except OSError:  # nobody may look into it
-        return []
-    return [
-        (os.path.join(inside, name), is_folder)
-        for name, is_folder in names
-        if (is_folder and not name.startswith("."))
-        or (not is_folder and _is_named_like_an_image(name))
-    ]
+    real = os.path.realpath(folder)
+    if real in seen:
+        return inside, [], set()
+    seen.add(real)
+    names, folders = [], set()
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if not entry.name.startswith("."):
+                    folders.add(entry.name)
+                    names.append(entry.name)
+            elif _is_named_like_an_image(entry.name):
+                names.append(entry.name)
+    names.sort(reverse=True)
+    return inside, names, folders
 
 
 def _images_of_glob(pattern: str) -> list[str]:
