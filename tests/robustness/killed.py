@@ -120,12 +120,12 @@ def _killed(command: _Command) -> Case:
     _check_done(run_command(*words, folder=command.folder))
     gc.collect()
     cold_s = time.process_time() - start
-    # whoever holds a lock in another thread would hold it for ever in a fork
-    threads = os.listdir("/proc/self/task")
-    assert len(threads) == 1, f"{len(threads)} threads before a fork"
+    _wait_for_threads()
     words = command.words(random.Random(1))
     with tempfile.TemporaryFile("w+", errors="replace") as said:
-        warm_s = ended(_fork(command.folder, words, said), signal.SIGCONT)[1]
+        status, warm_s = ended(_fork(command.folder, words, said), signal.SIGCONT)
+        said.seek(0)
+        assert status == 0, f"fails in a fork: {said.read()}"
 
     def case(rng: random.Random) -> None:
         words, number = command.words(rng), rng.choice(SIGNALS)
@@ -155,6 +155,14 @@ def _killed(command: _Command) -> Case:
             check_clean(command.folder)
 
     return case
+
+
+def _wait_for_threads() -> None:
+    """Until none is left but this one: whoever holds a lock then holds it for ever in a fork."""
+    until = time.monotonic() + HANGS_S
+    while (threads := len(os.listdir("/proc/self/task"))) > 1:
+        assert time.monotonic() < until, f"{threads} threads before a fork"
+        time.sleep(0.01)
 
 
 def _check_end(
