@@ -144,10 +144,12 @@ def _add_columns(
     for place, column in enumerate(columns):
         justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
         # long sentences wrap between words; everything else stays on one line
-        wraps = any(len(row[place]) > _LONG for row in rows)
+        longest = max((len(row[place]) for row in rows), default=0)
+        before = widths[place] if widths else 0
+        wraps = max(longest, before) > _LONG
         # Text, not markup: a label or file name may hold square brackets
         name = Text(shown(column.removeprefix(">")))
-        least = widths[place] if widths else None
+        least = None if wraps and is_terminal(sys.stdout) else before
         table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps, min_width=least)
 
 

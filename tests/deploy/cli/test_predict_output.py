@@ -54,6 +54,23 @@ def _words(line: str) -> list[str]:
     return [word for word in line.split() if "─" not in word]
 
 
+def test_on_a_terminal_no_part_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predict_output, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("resdeploy.deploy.cli.output.is_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "70")
+    rows = Rows(NamedImages(["a.jpg"] * 5), iter(()), ())
+    table = Table(rows, nullcontext)
+    others = [Prediction(f"class number {n}", n, 0.1) for n in range(4)]
+    for image in rows.images:
+        table.add(image, [Prediction("daisy", 0, 0.6), *others])
+    table.end()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 70
+    assert " ".join(" ".join(lines).split()).count("class number 3 10.0%") == 5
+
+
 def test_a_column_grows_with_what_comes_later(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
