@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from resdeploy.calibration.graph.layers import with_biases
+from resdeploy.calibration.job import QuantizeReport
 from resdeploy.calibration.observe.familiarity import familiarity
 from resdeploy.calibration.observe.gather import gather
 from resdeploy.calibration.pipeline import quantize
@@ -36,36 +37,59 @@ def resnet18(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return _exported(shared_data, "flowers_resnet18", tmp_path_factory.mktemp("resnet18"))
 
 
-@pytest.fixture
-def copy(resnet18: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(resnet18, tmp_path / "copy.bundle"))
+@pytest.fixture(scope="module")
+def evaluated(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every fourth photograph of flowers/val: signal-to-noise ratios settle within a few."""
+    folder = tmp_path_factory.mktemp("quarter")
+    for kind in sorted((shared_data / "flowers" / "val").iterdir()):
+        (folder / kind.name).mkdir()
+        for photograph in sorted(kind.iterdir())[::4]:
+            (folder / kind.name / photograph.name).symlink_to(photograph)
+    return folder
 
 
-def _check(bundle: Path, shared_data: Path, images: int | None, least: dict[str, float]) -> None:
-    flowers = shared_data / "flowers"
-    calib = None if images is None else flowers / "calib"
-    report = quantize(bundle, calib, images=images or 1, data=flowers / "val")
+# Limits are the figures of an x86 without VNNI, less 1 dB.
+def _check(report: QuantizeReport, least_agreement: float, least_db: dict[str, float]) -> None:
     assert not report.refused
-    for variant, least_db in least.items():
+    for variant, db in least_db.items():
         figures = report.accuracy[variant]
-        assert figures["images"] == 367
-        assert figures["sqnr_db"] >= least_db, variant
+        assert figures["sqnr_db"] >= db, variant
+        assert figures["agreement"] >= least_agreement, variant
         recipe = report.calibration["recipes"].get(variant, {"float": []})
         assert not recipe["float"], variant
-        assert figures["agreement"] >= (95.0 if images is None else 97.0), variant
 
 
-def test_resnet18(copy: Path, shared_data: Path) -> None:
-    _check(copy, shared_data, 64, {"int8": 26.0, "int8-cpu": 27.0})
+def test_resnet18_without_repairs(
+    resnet18: Path, evaluated: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(resnet18, tmp_path / "copy.bundle"))
+    calib = shared_data / "flowers" / "calib"
+    report = quantize(copy, calib, images=32, data=evaluated, repair=False)
+    assert report.accuracy["int8"]["images"] == 93
+    _check(report, 96.5, {"int8": 30.0, "int8-cpu": 30.3})
 
 
-def test_resnet18_without_images(copy: Path, shared_data: Path) -> None:
-    _check(copy, shared_data, None, {"int8": 18.0, "int8-cpu": 19.0})
-
-
-def test_resnext50(shared_data: Path, tmp_path: Path) -> None:
+def test_resnext50(evaluated: Path, shared_data: Path, tmp_path: Path) -> None:
     bundle = _exported(shared_data, "flowers_resnext50_32x4d", tmp_path)
-    _check(bundle, shared_data, 64, {"int8": 31.0, "int8-cpu": 32.0})
+    report = quantize(bundle, shared_data / "flowers" / "calib", images=32, data=evaluated)
+    fitted = [step["variant"] for step in report.repairs if step["rung"] == "sequential_fit"]
+    assert fitted == ["int8", "int8-cpu"]
+    _check(report, 98.5, {"int8": 33.2, "int8-cpu": 33.6})
+
+
+def test_resnet20_without_images(shared_data: Path, tmp_path: Path) -> None:
+    """By batch-norm statistics alone, judged on the photographs of CIFAR-10."""
+    bundle = export_checkpoint(
+        shared_data / "checkpoints" / "cifar10_resnet20.th",
+        ExportOptions(
+            output=tmp_path / "resnet20.bundle",
+            classes=shared_data / "cifar10_class_indices.json",
+            precisions=("fp32",),
+        ),
+    ).bundle
+    report = quantize(bundle, None, data=shared_data / "cifar10" / "val")
+    assert report.accuracy["int8"]["images"] == 1000
+    _check(report, 96.0, {"int8": 23.5, "int8-cpu": 24.7})
 
 
 def test_black_images_are_unfamiliar_and_flowers_are_not(resnet18: Path, shared_data: Path) -> None:
