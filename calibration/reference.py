@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from resdeploy.calibration.job import Job
+from resdeploy.deploy.bundle.bundle import NEW_REFERENCE
 from resdeploy.deploy.bundle.manifest import Manifest
-from resdeploy.deploy.bundle.origin import NEW_REFERENCE
 from resdeploy.deploy.bundle.reference import Reference
 from resdeploy.deploy.inference.ort_session import OrtSession
 from resdeploy.deploy.session import Session

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resdeploy.deploy.bundle.bundle import ADOPTION
 from resdeploy.deploy.bundle.manifest import Manifest, ModelFacts, input_spec, output_spec
-from resdeploy.deploy.bundle.origin import ADOPTION
 from resdeploy.deploy.bundle.update import check_target, new_bundle
 from resdeploy.deploy.defaults import EXPORTED_PRECISIONS
 from resdeploy.deploy.errors import InputError

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resdeploy.deploy.bundle.bundle import REFERENCE, describe_file, write_manifest
+from resdeploy.deploy.bundle.bundle import REFERENCE, describe_file, is_adopted, write_manifest
 from resdeploy.deploy.bundle.channel_statistics import write_channel_statistics
 from resdeploy.deploy.bundle.manifest import Manifest, graph_metadata
-from resdeploy.deploy.bundle.origin import is_adopted
 from resdeploy.deploy.images.dataset import Images
 from resdeploy.deploy.images.preprocess import Preprocess, override
 from resdeploy.deploy.inference.ort_session import OrtSession

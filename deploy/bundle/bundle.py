@@ -36,6 +36,11 @@ REPORTS = "reports"
 INT8_REPORT = "reports/int8.json"
 TRAINED_RANGES = "trained_ranges.json"
 
+# among the proofs: what an adopted graph was, and what was done to it
+ADOPTION = "adoption"
+# among the proofs: what replaced the reference that export recorded
+NEW_REFERENCE = "reference"
+
 # What an export or a quantization writes besides graphs. Engines and later reports come and go
 # without the manifest, and carry hashes of their own.
 _HASHED = (REFERENCE, RANGES, TRAINED_RANGES, INT8_REPORT)
@@ -248,3 +253,18 @@ def save_in_bundle(bundle: Path, name: str, content: Mapping[str, Any]) -> None:
             write_text(folder / name, text)
     except (OSError, InputError):
         return  # a copy for later, not what was asked for
+
+
+def is_adopted(manifest: Manifest) -> bool:
+    """Whether the bundle comes from a foreign ONNX graph, which PyTorch never answered for."""
+    return ADOPTION in manifest.proofs
+
+
+def original_name(manifest: Manifest) -> str:
+    """What gave the recorded answers, as sentences name it."""
+    return "the adopted graph" if is_adopted(manifest) else "PyTorch"
+
+
+def recorded_by(manifest: Manifest) -> str:
+    """What gave the logits in reference.npz; quantize may have replaced those of the original."""
+    return "fp32.onnx" if NEW_REFERENCE in manifest.proofs else original_name(manifest)

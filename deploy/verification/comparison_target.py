@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from resdeploy.deploy.bundle.bundle import REFERENCE
+from resdeploy.deploy.bundle.bundle import REFERENCE, recorded_by
 from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.bundle.model import Model, open_model, recorded_reference
-from resdeploy.deploy.bundle.origin import recorded_by
 from resdeploy.deploy.bundle.reference import Reference
 from resdeploy.deploy.errors import BundleError, InputError, MissingDependencyError
 from resdeploy.deploy.images.dataset import Images

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resdeploy.deploy.bundle.bundle import is_adopted
 from resdeploy.deploy.bundle.manifest import Manifest, ModelFacts
-from resdeploy.deploy.bundle.origin import is_adopted
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.optional import needs
 from resdeploy.deploy.reading import StrPath

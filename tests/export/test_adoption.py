@@ -11,9 +11,8 @@ import pytest
 from resdeploy.calibration import quantize
 from resdeploy.deploy import load, verify
 from resdeploy.deploy.benchmark.bench import bench
-from resdeploy.deploy.bundle.bundle import REFERENCE, read_bundle
+from resdeploy.deploy.bundle.bundle import REFERENCE, is_adopted, original_name, read_bundle
 from resdeploy.deploy.bundle.model import open_model
-from resdeploy.deploy.bundle.origin import is_adopted, original_name
 from resdeploy.deploy.bundle.reference import read_reference
 from resdeploy.deploy.engine.build import build_engine
 from resdeploy.deploy.engine.flavor import is_installed

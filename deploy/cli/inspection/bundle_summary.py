@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from resdeploy.deploy.bundle.bundle import original_name
 from resdeploy.deploy.bundle.int8_report import kept_repairs
 from resdeploy.deploy.bundle.manifest import Manifest
-from resdeploy.deploy.bundle.origin import original_name
 from resdeploy.deploy.cli.inspection.assumptions import in_short
 from resdeploy.deploy.cli.inspection.describe import outputs_row
 from resdeploy.deploy.cli.output import note, print_table

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from resdeploy.deploy.bundle.bundle import is_adopted, original_name
 from resdeploy.deploy.bundle.int8_report import kept_repairs
 from resdeploy.deploy.bundle.manifest import Manifest
-from resdeploy.deploy.bundle.origin import is_adopted, original_name
 from resdeploy.deploy.images.preprocess import Preprocess
 from resdeploy.deploy.verification.device.machine import machine_sentence
 from resdeploy.deploy.verification.reports.report import VerifyReport

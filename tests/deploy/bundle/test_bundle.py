@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 
 from resdeploy.deploy.bundle.bundle import (
+    ADOPTION,
     INT8_REPORT,
     MANIFEST,
+    NEW_REFERENCE,
     RANGES,
     REFERENCE,
     check_file,
     describe_file,
+    is_adopted,
+    original_name,
     read_bundle,
+    recorded_by,
     save_in_bundle,
     write_manifest,
 )
@@ -170,3 +175,20 @@ def test_what_stands_in_a_bundles_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"")
     with pytest.raises(BundleError, match=r"an ONNX graph, .* resdeploy adopt .*net\.onnx"):
         read_bundle(tmp_path / "net.onnx")
+
+
+def test_an_adopted_graph_is_named_instead_of_pytorch(flower_bundle: Path) -> None:
+    manifest = read_bundle(flower_bundle).manifest
+    assert not is_adopted(manifest) and original_name(manifest) == "PyTorch"
+    adopted = replace(manifest, proofs={ADOPTION: {"file": "a.onnx"}})
+    assert is_adopted(adopted) and original_name(adopted) == "the adopted graph"
+
+
+def test_recorded_logits_are_the_originals_until_replaced(
+    flower_bundle: Path,
+) -> None:
+    manifest = read_bundle(flower_bundle).manifest
+    assert recorded_by(manifest) == "PyTorch"
+    replaced = replace(manifest, proofs={NEW_REFERENCE: {"logits": "those of fp32.onnx"}})
+    assert recorded_by(replaced) == "fp32.onnx"
+    assert original_name(replaced) == "PyTorch"  # what the export was compared with

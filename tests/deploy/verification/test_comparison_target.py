@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from resdeploy.deploy.arrays import Float32s
-from resdeploy.deploy.bundle.bundle import read_bundle, write_manifest
+from resdeploy.deploy.bundle.bundle import NEW_REFERENCE, read_bundle, write_manifest
 from resdeploy.deploy.bundle.model import open_model, recorded_reference
-from resdeploy.deploy.bundle.origin import NEW_REFERENCE
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.verification.comparison_target import (
     ComparisonTarget,

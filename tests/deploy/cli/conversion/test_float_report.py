@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from resdeploy.deploy.bundle.bundle import read_bundle
+from resdeploy.deploy.bundle.bundle import ADOPTION, read_bundle
 from resdeploy.deploy.bundle.manifest import Manifest
-from resdeploy.deploy.bundle.origin import ADOPTION
 from resdeploy.deploy.cli.conversion.float_report import print_float_report
 
 
