@@ -22,7 +22,7 @@ import numpy as np
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.errors import CheckpointError
 from resdeploy.deploy.files import sha256_file
-from resdeploy.export.checkpoint.formats.contents import Format, open_contents
+from resdeploy.export.checkpoint.formats.contents import Contents, Format, open_contents
 from resdeploy.export.checkpoint.formats.stored import (
     FLOATING,
     Stored,
@@ -107,10 +107,7 @@ def read_checkpoint(path: Path, *, checked: bool = True) -> Checkpoint:
     check_bounds(path, found.tensors)
     digest = _hashed_beside(path)
     notes = [*contents.notes, *found.notes, *_ignored(contents.replaced)]
-    read: Callable[[Stored], Float32s] = partial(read_float32, storages=contents.storages)
-    if not checked:
-        read = partial(placeholder, storages=contents.storages, size_of=contents.size_of)
-    tensors = _float32(path, found.tensors, read, notes)
+    tensors = _float32(path, found.tensors, _reading(contents, checked), notes)
     tensors, ranges = set_aside_ranges(tensors, notes)
     tensors, told = _one_plain_network(path, tensors, notes)
     tensors, prefix = _fitted(tensors, notes)
@@ -131,6 +128,13 @@ def read_checkpoint(path: Path, *, checked: bool = True) -> Checkpoint:
         sidecar=sidecar,
         trained_ranges=ranges,
     )
+
+
+def _reading(contents: Contents, checked: bool) -> Callable[[Stored], Float32s]:
+    """What makes floats of a tensor in the file."""
+    if checked:
+        return partial(read_float32, storages=contents.storages)
+    return partial(placeholder, storages=contents.storages, size_of=contents.size_of)
 
 
 def _ignored(classes: Sequence[str]) -> Iterator[str]:

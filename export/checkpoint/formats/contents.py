@@ -26,13 +26,7 @@ from resdeploy.export.checkpoint.formats.archive import (
     too_many,
 )
 from resdeploy.export.checkpoint.formats.pieces import Pieces
-from resdeploy.export.checkpoint.formats.stored import (
-    Storage,
-    Storages,
-    Stored,
-    sizes_of,
-    whole,
-)
+from resdeploy.export.checkpoint.formats.stored import Storage, Storages, Stored, sizes_of, whole
 from resdeploy.export.checkpoint.formats.unpickle import (
     TENSORS_LIMIT,
     PlainUnpickler,
