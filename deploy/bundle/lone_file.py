@@ -12,6 +12,7 @@ from resdeploy.deploy.bundle.loops import check_no_loops
 from resdeploy.deploy.bundle.manifest import Manifest, manifest_of_graph
 from resdeploy.deploy.errors import BundleError
 from resdeploy.deploy.files import read_sealed
+from resdeploy.deploy.optional import needs
 from resdeploy.deploy.specs import Variant
 
 SUFFIX = ".engine"
@@ -63,8 +64,14 @@ def read_engine_manifest(engine: Path) -> Manifest:
 
 
 def read_graph_manifest(path: Path) -> Manifest:
-    """The manifest inside a lone ONNX file; raises BundleError when it carries none."""
-    from resdeploy.deploy.ort import read_facts
+    """The manifest inside a lone ONNX file.
+
+    Raises:
+        BundleError: it carries none.
+        MissingDependencyError: no ONNX Runtime, which reads it.
+    """
+    with needs("reading an ONNX file"):
+        from resdeploy.deploy.ort import read_facts
 
     check_no_loops(path)
     facts = read_facts(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from resdeploy.deploy.bundle.bundle import REFERENCE, Bundle, read_bundle
 from resdeploy.deploy.bundle.hub import fetch, is_address
-from resdeploy.deploy.bundle.lone_file import SUFFIX, read_engine_manifest
+from resdeploy.deploy.bundle.lone_file import SUFFIX, read_engine_manifest, read_graph_manifest
 from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.bundle.reference import (
     FeatureReference,
@@ -19,7 +19,6 @@ from resdeploy.deploy.bundle.reference import (
     read_reference,
 )
 from resdeploy.deploy.errors import BundleError, GraphError, InputError
-from resdeploy.deploy.optional import needs
 from resdeploy.deploy.reading import StrPath
 from resdeploy.deploy.session import sizes_of
 from resdeploy.deploy.specs import PRECISIONS, Backend, Precision, Variant
@@ -100,8 +99,6 @@ def open_model(path: StrPath) -> Model:
     """
     path = fetch(path) if is_address(path) else Path(path)
     if path.is_file() and path.suffix.lower() == ".onnx":
-        with needs("reading an ONNX file"):
-            from resdeploy.deploy.bundle.lone_file import read_graph_manifest
         return Model(path, read_graph_manifest(path), None)
     if path.is_file() and path.suffix.lower() == SUFFIX:
         return Model(path, read_engine_manifest(path), None)

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from resdeploy.deploy.arrays import Indices
+from resdeploy.deploy.bundle.lone_file import read_graph_manifest
 from resdeploy.deploy.bundle.manifest import Manifest
 from resdeploy.deploy.bundle.model import Model
 from resdeploy.deploy.errors import MissingDependencyError
 from resdeploy.deploy.metrics.intervals import Interval, mcnemar_p, paired
-from resdeploy.deploy.optional import needs
 from resdeploy.deploy.verification.candidates import Candidate
 from resdeploy.deploy.verification.checks.gate import EVERY_VARIANT, Gate
 from resdeploy.deploy.verification.evaluation import Evaluation
@@ -40,11 +40,9 @@ def metadata_gate(model: Model, candidate: Candidate) -> Gate | None:
     if model.bundle is None or candidate.variant not in model.manifest.variants:
         return None
     try:
-        with needs("reading an ONNX file"):
-            from resdeploy.deploy.bundle.lone_file import read_graph_manifest
+        inside = read_graph_manifest(model.graph(candidate.variant))
     except MissingDependencyError:
         return None
-    inside = read_graph_manifest(model.graph(candidate.variant))
     sentence = _contradiction(model.manifest, inside)
     if sentence is None:
         return None

@@ -58,7 +58,7 @@ def test_table_names_the_bundle_and_every_assumption(checkpoint: Path, tmp_path:
     assert str(output) in result.stdout and "52 folded, 0 left" in result.stdout
     assert "4 built-in images" in result.stdout
     assert "preprocessing and strides are unproven without images" in result.stderr
-    assert "resdeploy inspect" in result.stderr  # which lists each of them
+    assert "resdeploy quantize" in result.stderr  # what to type next
 
 
 @pytest.mark.parametrize(
