@@ -49,5 +49,6 @@ def next_on_this_machine(
         "build and run TensorRT engines": "resdeploy build BUNDLE",
     }
     found = [command for ability, command in works.items() if ability in can]
-    found += [how for _, _, how in cannot if how.startswith("pip install")]
+    # what a GPU is for is no use without one: only what any machine can do
+    found += [how for ability, _, how in cannot if ability in list(works)[:2] and how]
     return tuple(dict.fromkeys(found))[:2]

@@ -12,6 +12,7 @@ from resdeploy.deploy.cli.inspection.following import (
 )
 
 _NET = Path("my net.pth")
+_CPU = "pip install 'resdeploy[cpu]'"
 
 
 @pytest.mark.parametrize(
@@ -75,12 +76,12 @@ def test_on_a_machine_without_anything_it_is_what_to_install() -> None:
     cannot = [
         ("export checkpoints", "torch: not installed", "pip install 'resdeploy[export]'"),
         ("adopt", "onnx: not installed", "pip install 'resdeploy[export]'"),
-        ("build", "gpu: none", "install the NVIDIA driver"),
-        ("predict", "onnxruntime: not installed", "pip install 'resdeploy[cpu]'"),
+        ("build and run TensorRT engines", "tensorrt: not installed", "pip install tensorrt"),
+        ("predict, verify and bench on the CPU", "onnxruntime: not installed", _CPU),
     ]
     assert next_on_this_machine([], cannot) == (
         "pip install 'resdeploy[export]'",
-        "pip install 'resdeploy[cpu]'",
+        _CPU,
     )
     works = ["export checkpoints", "predict, verify and bench on the CPU"]
     assert next_on_this_machine(works, cannot) == (
