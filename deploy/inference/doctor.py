@@ -71,7 +71,8 @@ def examine() -> list[Finding]:
 
 
 # what a person wants to do -> the findings that must all work
-_ABILITIES = {
+_ABILITIES: dict[str, tuple[str, ...]] = {
+    "inspect bundles and engines": (),
     "export checkpoints": ("torch", "onnx", "onnxsim", "onnxruntime"),
     "adopt ONNX graphs and quantize to INT8": ("onnx", "onnxsim", "onnxruntime"),
     "predict, verify and bench on the CPU": ("onnxruntime", "ort-cpu"),

@@ -49,6 +49,7 @@ def next_on_this_machine(
         "build and run TensorRT engines": "resdeploy build BUNDLE",
     }
     found = [command for ability, command in works.items() if ability in can]
-    # what a GPU is for is no use without one: only what any machine can do
-    found += [how for ability, _, how in cannot if ability in list(works)[:2] and how]
+    # what a GPU is for is no use without one; and ONNX Runtime is small beside PyTorch
+    ways = {ability: how for ability, _, how in cannot}
+    found += [ways[ability] for ability in reversed(list(works)[:2]) if ways.get(ability)]
     return tuple(dict.fromkeys(found))[:2]

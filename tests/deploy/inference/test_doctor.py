@@ -106,7 +106,7 @@ def test_what_can_be_done_and_what_cannot_with_the_reason_and_the_way() -> None:
         for name, works in {"onnxruntime": True, "ort-cpu": True, "onnx": False}.items()
     }
     can, cannot = doctor.abilities(found)
-    assert can == ["predict, verify and bench on the CPU"]
+    assert can == ["inspect bundles and engines", "predict, verify and bench on the CPU"]
     reasons = {sentence: (because, how) for sentence, because, how in cannot}
     assert reasons["adopt ONNX graphs and quantize to INT8"] == ("onnx: onnx found", "get it")
     assert reasons["export checkpoints"] == ("torch could not be tried", "")

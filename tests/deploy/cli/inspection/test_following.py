@@ -80,8 +80,8 @@ def test_on_a_machine_without_anything_it_is_what_to_install() -> None:
         ("predict, verify and bench on the CPU", "onnxruntime: not installed", _CPU),
     ]
     assert next_on_this_machine([], cannot) == (
-        "pip install 'resdeploy[export]'",
         _CPU,
+        "pip install 'resdeploy[export]'",
     )
     works = ["export checkpoints", "predict, verify and bench on the CPU"]
     assert next_on_this_machine(works, cannot) == (
