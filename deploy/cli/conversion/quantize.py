@@ -181,7 +181,7 @@ def print_report(report: "QuantizeReport", *, verbose: bool = False) -> None:
         finish(
             f"quantized {bundle}",
             f"resdeploy verify {bundle} --data DIR",
-            f"resdeploy build {bundle} --precision int8    (on the device)",
+            f"resdeploy predict {bundle} IMAGE --precision int8",
         )
 
 
@@ -234,6 +234,11 @@ def repairs_in_words(variant: str, steps: Sequence[Mapping[str, Any]], judged_on
     ways = ", ".join(REPAIRS_IN_WORDS[rung] for rung in kept)
     floats = [step["detail"] for step in steps if step["accepted"] and step["rung"] == "float"]
     named = f" ({floats[-1]})" if floats else ""
+    if last < first:  # the ladder keeps a fit that few images say loses a little
+        return (
+            f"{variant}: {first:.1f} dB on {judged_on}, and {last:.1f} after {ways}{named}: kept, "
+            "since it has gained wherever more images told"
+        )
     return f"{variant}: repaired from {first:.1f} to {last:.1f} dB on {judged_on}, by {ways}{named}"
 
 

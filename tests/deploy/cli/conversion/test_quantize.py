@@ -108,6 +108,8 @@ def test_repairs_are_told_in_one_sentence() -> None:
         "int8: repaired from 20.0 to 24.0 dB on images held back, by moving the middle of "
         "activations to zero, leaving layers in float (conv3)"
     )
+    fitted = repairs_in_words("int8", [_step("sequential_fit", True, 31.2, 31.1)], "images")
+    assert fitted.startswith("int8: 31.2 dB on images, and 31.1 after fitting layer after layer")
     nothing = repairs_in_words("int8-cpu", [_step("ranges", False, 22.5, 22.4)], "images")
     assert nothing == "int8-cpu: 22.5 dB, and none of 1 repairs gained enough"
 
