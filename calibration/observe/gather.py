@@ -1,7 +1,7 @@
 """Everything quantization needs to know of a float graph, from one pass over the images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -16,7 +16,7 @@ from resdeploy.calibration.ranges.ranges import Range
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.bundle.trained_ranges import TrainedRanges
 from resdeploy.deploy.progress import Progress, silent
-from resdeploy.deploy.targets import TARGETS, Target
+from resdeploy.deploy.targets import TARGETS, Grid, Target
 
 # Second moments settle long before ranges do.
 MOMENT_IMAGES = 128
@@ -43,16 +43,22 @@ class Observations:
     peaks: Mapping[str, Float32s]
     sizes: Mapping[str, int]
     trained: TrainedRanges | None = None
+    _known: dict[tuple[str, Grid], dict[str, Range]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def ranges(self, method: str, target: Target) -> dict[str, Range]:
-        """The range of every tensor on the target's grid."""
+        """The range of every tensor on the target's grid; they are found once."""
         trained = {} if self.trained is None else self.trained.activations
-        return {
-            tensor: trained_range(trained[tensor], histogram)
-            if tensor in trained
-            else choose_range(method, histogram, target.grid)
-            for tensor, histogram in self.histograms.items()
-        }
+        key = method, target.grid
+        if key not in self._known:
+            self._known[key] = {
+                tensor: trained_range(trained[tensor], histogram)
+                if tensor in trained
+                else choose_range(method, histogram, target.grid)
+                for tensor, histogram in self.histograms.items()
+            }
+        return dict(self._known[key])
 
 
 def about_trained(observed: Observations) -> list[str]:

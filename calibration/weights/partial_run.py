@@ -116,14 +116,32 @@ class PartialRun:
         inputs = sorted({name for node in piece for name in node.input if name in self._live})
         self._forms |= {name: self._form(name) for name in wanted}
         session = self._session(piece, inputs, wanted)
-        names = [self._forms[name].name for name in wanted]
         for batch in self._batches:
             feed = {self._forms[name].name: self._live[name][batch] for name in inputs}
-            for name, values in zip(wanted, session.run(names, feed), strict=True):
-                if name not in self._live:
-                    shape = (self._batches[-1].stop, *values.shape[1:])
-                    self._live[name] = np.empty(shape, values.dtype)
-                self._live[name][batch] = values
+            self._run(session, feed, wanted, batch)
+
+    def _run(
+        self,
+        session: ort.InferenceSession,
+        feed: Mapping[str, npt.NDArray[Any]],
+        wanted: Sequence[str],
+        batch: slice,
+    ) -> None:
+        """Run one batch; what it gives is written where it is kept, once the shape is known."""
+        names = {name: self._forms[name].name for name in wanted}
+        if all(name in self._live for name in wanted):
+            binding = session.io_binding()
+            for name, values in feed.items():
+                binding.bind_cpu_input(name, values)
+            for name, output in names.items():
+                kept = self._live[name][batch]
+                binding.bind_output(output, "cpu", 0, kept.dtype, kept.shape, kept.ctypes.data)
+            session.run_with_iobinding(binding)
+            return
+        for name, values in zip(wanted, session.run(list(names.values()), feed), strict=True):
+            shape = (self._batches[-1].stop, *values.shape[1:])
+            self._live[name] = np.empty(shape, values.dtype)
+            self._live[name][batch] = values
 
     def _piece(self, tensor: str) -> list[NodeProto]:
         """The nodes not run yet that `tensor` depends on, in graph order."""

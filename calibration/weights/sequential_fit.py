@@ -55,16 +55,14 @@ _T = TypeVar("_T")
 class _Fold:
     """Moments over a part of the images: means (group, K); C and X, each (group, K, K).
 
-    `second` is (C, X), None of layers wider than `moments.WIDEST`.
+    `covariance` is C, None of layers wider than `moments.WIDEST`; `cross` is X, None of layers too
+    wide to correct.
     """
 
     float_mean: Float64s
     mean: Float64s
-    second: tuple[Float64s, Float64s] | None = None
-
-    @property
-    def covariance(self) -> Float64s | None:
-        return None if self.second is None else self.second[0]
+    covariance: Float64s | None = None
+    cross: Float64s | None = None
 
 
 def sequential_fit(
@@ -164,11 +162,13 @@ def _fold(layer: Layer, wanted: Sequence[Kept], read: Sequence[Kept], seed: int)
         return _Fold(u_mean, v_mean)
     # In place: these are the largest arrays here. v becomes û around its mean, u becomes ε.
     v -= v_mean[:, :, None].astype(np.float32)
+    count = np.float64(v.shape[2])
+    if layer.columns > _WIDEST:
+        return _Fold(u_mean, v_mean, gram(v) / count)
     u -= u_mean[:, :, None].astype(np.float32)
     u -= v
-    count = np.float64(v.shape[2])
     covariance, cross = _both(partial(gram, v), lambda: u @ v.transpose(0, 2, 1))
-    return _Fold(u_mean, v_mean, (covariance / count, cross / count))
+    return _Fold(u_mean, v_mean, covariance / count, cross / count)
 
 
 def _patches(layer: Layer, batches: Sequence[Kept], random: np.random.Generator) -> Float32s:
@@ -182,42 +182,64 @@ def _both(first: Callable[[], _T], second: Callable[[], _T]) -> tuple[_T, _T]:
         return first(), later.result()
 
 
-def _mean_of(folds: Sequence[_Fold]) -> _Fold:
+def _mean_of(folds: tuple[_Fold, _Fold]) -> _Fold:
     """Moments over both halves, taken around each half's own mean."""
     first, second = folds
-    both = None
-    if first.second is not None and second.second is not None:
-        covariance, cross = (
-            (ours + theirs) / 2 for ours, theirs in zip(first.second, second.second, strict=True)
-        )
-        both = (covariance, cross)
-    return _Fold((first.float_mean + second.float_mean) / 2, (first.mean + second.mean) / 2, both)
+    return _Fold(
+        (first.float_mean + second.float_mean) / 2,
+        (first.mean + second.mean) / 2,
+        _middle(first.covariance, second.covariance),
+        _middle(first.cross, second.cross),
+    )
+
+
+def _middle(first: Float64s | None, second: Float64s | None) -> Float64s | None:
+    return None if first is None or second is None else (first + second) / 2
 
 
 def _correction(weight: Float64s, folds: Sequence[_Fold], whole: _Fold) -> Float64s | float:
     """W·X·(C + λI)⁻¹ with the λ that does best on the other half; 0 when none helps."""
-    if weight.shape[2] > _WIDEST or whole.second is None:
+    if whole.covariance is None or whole.cross is None:
         return 0.0
-    ridges = _RIDGES if weight.shape[2] <= _WIDE else _WIDE_RIDGES
     # A ridge of 3 % leaves the systems well conditioned: float32 does, in half the time.
-    halves = [
-        (covariance.astype(np.float32), (weight @ cross).astype(np.float32))
-        for covariance, cross in (fold.second for fold in folds if fold.second is not None)
-    ]
-    both = _both(
-        partial(_gains, ridges, halves[0], halves[1]), partial(_gains, ridges, halves[1], halves[0])
+    first, second = (
+        (fold.covariance.astype(np.float32), (weight @ fold.cross).astype(np.float32))
+        for fold in folds
+        if fold.covariance is not None and fold.cross is not None
     )
-    gains = {ridge: sum(pair) for ridge, *pair in zip(ridges, *both, strict=True)}
-    best = max(gains, key=gains.__getitem__)
-    if gains[best] <= 0:
+
+    def gain(ridge: float) -> float:
+        """What the correction fitted to one half removes from the other, for both halves."""
+        there = partial(_gain, ridge, first, second)
+        return sum(_both(there, partial(_gain, ridge, second, first)))
+
+    best, most = _highest(_RIDGES if weight.shape[2] <= _WIDE else _WIDE_RIDGES, gain)
+    if most <= 0:
         return 0.0
-    covariance, cross = whole.second
-    return _solve(covariance, weight @ cross, best).astype(np.float64)
+    return _solve(whole.covariance, weight @ whole.cross, best).astype(np.float64)
 
 
-def _gains(ridges: Sequence[float], fit: _Half, check: _Half) -> list[float]:
-    """For each ridge what the correction fitted to one half removes from the other."""
-    return [_removed(_solve(*fit, ridge), *check) for ridge in ridges]
+def _highest(candidates: Sequence[float], value: Callable[[float], float]) -> tuple[float, float]:
+    """The candidate of the highest value, and the value: climbed to from the middle.
+
+    The gain of a ridge has one peak: a smaller one fits noise, a larger one corrects too little.
+    """
+    at = len(candidates) // 2
+    top = value(candidates[at])
+    for step in (1, -1):
+        moved = False
+        while 0 <= at + step < len(candidates):
+            found = value(candidates[at + step])
+            if not found > top:
+                break
+            at, top, moved = at + step, found, True
+        if moved:
+            break
+    return candidates[at], top
+
+
+def _gain(ridge: float, fit: _Half, check: _Half) -> float:
+    return _removed(_solve(*fit, ridge), *check)
 
 
 def _solve(covariance: Floats, target: Floats, ridge: float) -> Floats:

@@ -12,7 +12,7 @@ from resdeploy.calibration.observe.gather import gather
 from resdeploy.calibration.ranges.ranges import Range
 from resdeploy.calibration.repair.run import logits
 from resdeploy.calibration.weights.draft import Draft, rounded
-from resdeploy.calibration.weights.sequential_fit import sequential_fit
+from resdeploy.calibration.weights.sequential_fit import _highest, sequential_fit
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.metrics.logits import sqnr_db
 from resdeploy.deploy.targets import TARGETS, TENSORRT, Target
@@ -71,3 +71,15 @@ def test_the_logits_of_the_fitted_images_have_the_float_mean(
 
 def _answers(draft: Draft, batches: list[Float32s]) -> Float32s:
     return logits(draft.graph().SerializeToString(), draft.target.variant, batches, 1)
+
+
+@pytest.mark.parametrize("peak", range(6))
+def test_the_best_ridge_is_found_on_either_side_of_the_middle(peak: int) -> None:
+    asked: list[float] = []
+
+    def gain(ridge: float) -> float:
+        asked.append(ridge)
+        return -abs(ridge - peak)
+
+    assert _highest(tuple(range(6)), gain) == (peak, 0)
+    assert len(asked) == len(set(asked)) <= 5  # a solve each
