@@ -71,7 +71,8 @@ class Outputs:
             with needs("an HTML report"):  # before the first image; the page imports them again
                 import jinja2  # noqa: F401 - only whether it is there
                 import matplotlib  # noqa: F401 - as above
-        written = (self.save_baseline, self.junit, self.markdown, self.html, self.record)
+        raised = self.baseline if self.ratchet else None
+        written = (raised, self.save_baseline, self.junit, self.markdown, self.html, self.record)
         check_writable(*written)
         _check_not_of_the_bundle(self.bundle, [path for path in written if path is not None])
         if self.record is not None:

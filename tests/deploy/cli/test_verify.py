@@ -104,6 +104,8 @@ def test_nothing_is_run_when_a_report_could_not_be_written(
     done = run(bundle, "--record", notes)
     assert done.returncode == 1 and "notes.txt: not a history of verifications" in done.stderr
     assert notes.read_text() == "not a history\n"
+    done = run(bundle, "--baseline", "missing/b.json", "--update-baseline-if-better")
+    assert done.returncode == 1 and "b.json: cannot be written: no folder" in done.stderr
     before = (bundle / "manifest.json").read_bytes()
     done = run(bundle, "--html", bundle / "manifest.json")
     assert done.returncode == 1 and "manifest.json: is a file of the bundle" in done.stderr

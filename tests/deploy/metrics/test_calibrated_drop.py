@@ -96,6 +96,17 @@ def test_its_interval_holds_where_its_model_of_the_truth_is_wrong() -> None:
     assert min(covered) >= 90  # of 20 each, at a nominal 95 %; 80 without the term for the misfit
 
 
+def test_a_lone_change_is_not_trusted_to_cost_nothing() -> None:
+    """One of 400 answers changes, between two classes that the model takes for equally likely."""
+    logits, truth = _network(400, 10)
+    got = _noisy(logits, 3, size=0.01)
+    assert (logits.argmax(axis=1) != got.argmax(axis=1)).sum() == 1
+    found = calibrated_drop(PairedLogits(logits, got, truth))
+    assert found is not None and abs(found.drop) < 0.01
+    # one imagined change each way, of 0.2; by the sizes that were seen it would be 0.06
+    assert found.interval.high - found.drop >= 100 * 1.96 * np.sqrt(2) * 0.2 / 400
+
+
 def test_equal_networks_leave_no_doubt() -> None:
     logits, truth = _network(100, 3)
     found = calibrated_drop(PairedLogits(logits, logits, truth), reach=0.0)
