@@ -90,6 +90,7 @@ def picture(command: str, shown: str) -> str:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
         console.print(f"[bold]$ {command}[/bold]", highlight=False)
         console.print(Text.from_ansi(shown), highlight=False)
+        console.print()  # below the last line, or the picture ends above its underscores
         svg = console.export_svg(title="resdeploy", unique_id="resdeploy")
     return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
