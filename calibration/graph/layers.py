@@ -17,6 +17,10 @@ from onnx import NodeProto, helper, numpy_helper
 from resdeploy.calibration.graph.topology import wire
 from resdeploy.deploy.arrays import Float32s, Float64s, Floats
 
+# Values up to which a weight is worked on in float64. VGG's first Gemm would take 0.8 GB, several
+# times over, and nothing but plain rounding is done with weights so wide.
+_WIDENED = 1 << 25
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -48,9 +52,10 @@ class Layer:
         """One input channel per group and one output channel from it."""
         return self.shape[1] == 1 and 1 < self.group == self.shape[0]
 
-    def rows(self, weight: Floats) -> Float64s:
-        """The weight as (group, C_out / group, K) float64."""
-        return weight.reshape(self.group, -1, self.columns).astype(np.float64)
+    def rows(self, weight: Floats) -> Floats:
+        """The weight as (group, C_out / group, K) float64; as it is where that takes too much."""
+        rows = weight.reshape(self.group, -1, self.columns)
+        return rows.astype(np.float64) if rows.size <= _WIDENED else rows
 
 
 def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:

@@ -46,7 +46,7 @@ class QuantizedWeight:
 
     def dequantize(self) -> Float32s:
         """scale·values, float32, of W's shape."""
-        return self.values.astype(np.float32) * self.per_channel()
+        return np.asarray(self.values * self.per_channel(), np.float32)
 
 
 def round_to_nearest(weight: Float32s) -> QuantizedWeight:

@@ -16,13 +16,13 @@ layers before are final: correcting all layers at once against the same μ̂ div
 
 import numpy as np
 
-from resdeploy.deploy.arrays import Float32s, Float64s
+from resdeploy.deploy.arrays import Float32s, Float64s, Floats
 
 
 def corrected_bias(
     bias: Float64s,
-    weight: Float64s,
-    rounded: Float64s,
+    weight: Floats,
+    rounded: Floats,
     mean: Float64s,
     seen: Float64s | None = None,
 ) -> Float32s:

@@ -168,7 +168,7 @@ def integers_for(
     pairs = _pairs(layer, target)
     integers = nearest(rows, steps)
     if covariance is not None:
-        integers = gptq(rows, covariance, steps, pairs)
+        integers = gptq(np.asarray(rows, np.float64), covariance, steps, pairs)
     values = integers.reshape(weight.shape).astype(np.int8)
     if target.saturates:
         values = clip_pairs(values.reshape(layer.shape), layer.group).reshape(weight.shape)

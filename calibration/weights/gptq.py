@@ -72,9 +72,11 @@ def gptq_bytes(layer: Layer) -> int:
     return 30 * layer.group * layer.columns**2
 
 
-def nearest(weight: Float64s, scale: Float64s) -> Float64s:
-    """Plain rounding: integers Q (group, rows, K) of the weight (group, rows, K)."""
-    return np.asarray(np.rint(weight / scale[:, :, None]).clip(-LARGEST_INT8, LARGEST_INT8))
+def nearest(weight: Floats, scale: Float64s) -> Floats:
+    """Plain rounding: integers Q (group, rows, K) of the weight (group, rows, K), of its type."""
+    integers = weight / scale[:, :, None].astype(weight.dtype)
+    np.rint(integers, out=integers)
+    return np.asarray(np.clip(integers, -LARGEST_INT8, LARGEST_INT8, out=integers))
 
 
 def damped(covariance: Floats, share: float = _DAMPING) -> Floats:

@@ -48,9 +48,9 @@ def exact_scale(weight: Float32s, group: int) -> Float32s:
     first, second = saturating_pairs(weight.shape, group)
     scale = np.abs(rows).max(axis=1) / LARGEST_INT8
     for sign in (1, -1):
-        part = np.maximum(sign * rows, 0)
-        sums = (part[:, first] + part[:, second]).max(axis=1, initial=0)
-        scale = np.maximum(scale, sums / _LIMIT)
+        sums = np.maximum(sign * rows[:, first], 0)
+        sums += np.maximum(sign * rows[:, second], 0)
+        scale = np.maximum(scale, sums.max(axis=1, initial=0) / _LIMIT)
     return np.where(scale > 0, scale, 1).astype(np.float32)
 
 

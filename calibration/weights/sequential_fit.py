@@ -197,7 +197,7 @@ def _middle(first: Float64s | None, second: Float64s | None) -> Float64s | None:
     return None if first is None or second is None else (first + second) / 2
 
 
-def _correction(weight: Float64s, folds: Sequence[_Fold], whole: _Fold) -> Float64s | float:
+def _correction(weight: Floats, folds: Sequence[_Fold], whole: _Fold) -> Float64s | float:
     """W·X·(C + λI)⁻¹ with the λ that does best on the other half; 0 when none helps."""
     if whole.covariance is None or whole.cross is None:
         return 0.0

@@ -39,6 +39,13 @@ def test_a_convolution_and_a_gemm() -> None:
     assert head.rows(np.ones((5, 4))).shape == (1, 5, 4)
 
 
+def test_the_widest_weights_stay_in_float32() -> None:
+    _, head = layers(_model())
+    assert head.rows(np.ones((5, 4), np.float32)).dtype == np.float64
+    wide = np.broadcast_to(np.float32(1), (1 << 24, 4))  # takes no memory
+    assert head.rows(wide).dtype == np.float32 and head.rows(wide).shape == (1, 1 << 24, 4)
+
+
 def test_every_layer_gets_a_bias_in_a_copy() -> None:
     model = _model()
     complete = with_biases(model)

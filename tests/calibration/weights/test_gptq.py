@@ -7,7 +7,7 @@ import pytest
 
 from resdeploy.calibration.weights.gptq import gptq, nearest
 from resdeploy.calibration.weights.saturation import saturates, saturating_pairs
-from resdeploy.deploy.arrays import Float64s
+from resdeploy.deploy.arrays import Float64s, Floats
 
 
 def _correlated(groups: int, columns: int, seed: int = 0) -> Float64s:
@@ -19,7 +19,7 @@ def _correlated(groups: int, columns: int, seed: int = 0) -> Float64s:
     return factor @ factor.transpose(0, 2, 1) / (2 * columns)
 
 
-def _loss(weight: Float64s, integers: Float64s, scale: Float64s, covariance: Float64s) -> float:
+def _loss(weight: Float64s, integers: Floats, scale: Float64s, covariance: Float64s) -> float:
     error = weight - scale[:, :, None] * integers
     return float(np.einsum("gok,gkl,gol->", error, covariance, error))
 
@@ -79,3 +79,12 @@ def test_dead_inputs_are_no_obstacle() -> None:
     covariance = _correlated(2, 9)
     covariance[1] = 0
     assert np.isfinite(gptq(weight, covariance, scale)).all()
+
+
+def test_plain_rounding_in_float32_is_that_in_float64() -> None:
+    weight = np.random.default_rng(0).standard_normal((2, 5, 40)).astype(np.float32)
+    scale = np.abs(weight).max(axis=2).astype(np.float64) / 100
+    found, exact = (nearest(w, scale) for w in (weight, weight.astype(np.float64)))
+    assert (found.dtype, exact.dtype) == (np.dtype("f4"), np.dtype("f8"))
+    np.testing.assert_array_equal(found, exact)
+    assert np.abs(nearest(3 * weight, scale)).max() == 127
