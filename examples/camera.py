@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
+try:
+    import cv2
+except ModuleNotFoundError:
+    raise SystemExit("error: OpenCV is not installed: pip install opencv-python") from None
 
 from resdeploy.deploy import Prediction, load
 
