@@ -19,16 +19,16 @@ labels can tell (model-assisted estimation: Särndal, Swensson & Wretman 1992).
 The standard error follows from influence functions: with s_i the score of image i, H the
 information and θ = (α, γ),
 
-    infl_i = d_i − drop + n s_iᵀ H⁻¹ ∂drop/∂θ        var = Var(infl)/n + 2 κ size² / n² + (τ f)²
+    infl_i = d_i − drop + n s_iᵀ H⁻¹ ∂drop/∂θ
+    var = Var(infl)/n + 2 κ size²/n² + σ² f/n + (τ f)²
 
 κ imagined changes stand each way, as in the interval of the count (`metrics.intervals`), each of
 the largest size seen: |d_i|, or p(first) − p(second) among the 5 % smallest margins; but of 0.2 at
-least. p is a model, and more images do not make it true. Where few answers changed it may be wrong
-about each of them (ResNet-18 with 2 to 4 changes among 367: by 0.2 to 0.3), which the 0.2 is for;
-τ = 0.08 is by how much d_i may be wrong on average over the answers that changed, f their share.
-With labels from a model that also has a scale and a bias for each class, fitted to the true ones,
-intervals of the worst graph without τ hold 76 % on 400 images of CIFAR-10, with it 91 %; those of
-ResNet-18 without the 0.2 hold 52 % on 200 flowers, with it 96 % (docs/gate.md).
+least. p is a model, and more images do not make it true: f is the share of answers that changed,
+σ = 0.15 by how much d_i may be wrong for each of them, τ = 0.08 by how much on average over all.
+The three sizes are from labels of a model that also has a scale and a bias for each class, fitted
+to the true ones: with 2 to 4 changes among 367 answers of ResNet-18 d_i is off by 0.2 to 0.3
+(docs/gate.md says how often intervals hold the drop with and without them).
 """
 
 import math
@@ -48,6 +48,7 @@ _START = np.array([1.0, 0.0])
 _STEPS = 40
 _CLOSE = 0.05  # share of images whose margins count as small
 _MISFIT = 0.08  # τ
+_MISFIT_OF_ONE = 0.15  # σ
 _LEAST_CHANGE = 0.2  # size of an imagined change
 
 
@@ -121,8 +122,10 @@ def calibrated_drop(logits: PairedLogits, *, reach: float = 1.0) -> DropEstimate
     ).mean(axis=0)
     influence = changes - drop + n * (scores @ np.linalg.solve(information, gradient))
     imagined = 2 * reach * _largest_change(p, reference, changes) ** 2 / n**2
-    misfit = _MISFIT * float((was != now).mean())
-    half = 100 * Z95 * math.sqrt(float(influence.var(ddof=1)) / n + imagined + misfit**2)
+    changed = float((was != now).mean())
+    misfit = _MISFIT * changed
+    of_each = _MISFIT_OF_ONE**2 * changed / n
+    half = 100 * Z95 * math.sqrt(float(influence.var(ddof=1)) / n + imagined + of_each + misfit**2)
     interval = Interval(100 * drop - half, 100 * drop + half)
     return DropEstimate(100 * drop, interval, "calibrated", floor=100 * Z95 * misfit)
 
