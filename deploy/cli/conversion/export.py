@@ -171,7 +171,7 @@ def _export_and_print(
     if as_json:
         print_json(report.to_json() | ({} if quantized is None else _int8_to_json(quantized)))
     elif quantized is not None:
-        print_report(quantized)
+        print_report(quantized, done="exported and quantized")
     else:
         _finish(checkpoint, report.bundle, with_accuracy=bool(report.accuracy))
     return 0 if quantized is None else quantized.exit_code

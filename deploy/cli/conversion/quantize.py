@@ -158,9 +158,12 @@ def quantize(
     ctx.exit(report.exit_code)
 
 
-def print_report(report: "QuantizeReport", *, verbose: bool = False) -> None:
+def print_report(
+    report: "QuantizeReport", *, verbose: bool = False, done: str = "quantized"
+) -> None:
     """Show what was made, and in one sentence each what was repaired and what to type next: a
-    table on stdout, remarks on stderr. `verbose` adds every attempt of the repair ladder."""
+    table on stdout, remarks on stderr. `verbose` adds every attempt of the repair ladder; `done`
+    is what the command did."""
     columns = ("variant", ">MB", ">ratio", ">ms/image", ">top-1", ">same answer", ">SQNR dB", "")
     rows = [_float_row(report), *(_variant_row(report, name) for name in report.accuracy)]
     print_table(columns, rows, title=_title(report))
@@ -179,7 +182,7 @@ def print_report(report: "QuantizeReport", *, verbose: bool = False) -> None:
     if not report.exit_code:
         bundle = as_typed(report.bundle)
         finish(
-            f"quantized {bundle}",
+            f"{done} {bundle}",
             f"resdeploy verify {bundle} --data DIR",
             f"resdeploy predict {bundle} IMAGE --precision int8",
         )
