@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType
 from typing import NoReturn
 
@@ -31,6 +32,8 @@ _NO_MEMORY = (
     "unable to allocate",
 )
 _REPEAT_S = 0.02
+_LOADING = [("<frozen importlib._bootstrap_external>", name) for name in
+            ("create_module", "exec_module")]  # fmt: skip
 
 
 @click.command(
@@ -168,13 +171,29 @@ def _repeating(
             return
         number = received.pop()
         signal.signal(number, interrupt)
-        # from another thread, and not at once: this one is still inside the callback
-        main_thread = threading.main_thread().ident
-        later = threading.Timer(_REPEAT_S, signal.pthread_kill, (main_thread, number))
-        later.daemon = True
-        later.start()
+        _send_later(number)
 
     return repeat
+
+
+def _send_later(number: int) -> None:
+    """Let a signal come again, but not at once: the main thread cannot take it where it is."""
+    main_thread = threading.main_thread().ident
+    later = threading.Timer(_REPEAT_S, signal.pthread_kill, (main_thread, number))
+    later.daemon = True
+    later.start()
+
+
+def _loads_native_code(frame: FrameType | None) -> bool:
+    """Whether a module of native code is being initialised, which an exception may crash."""
+    while frame is not None:
+        code = frame.f_code
+        if (code.co_filename, code.co_name) in _LOADING and isinstance(
+            frame.f_locals.get("self"), ExtensionFileLoader
+        ):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -183,13 +202,17 @@ def _signals_as_interrupts(received: list[int]) -> Iterator[None]:
 
     `received` gets the signal's number: native code may turn the interrupt into an error of its
     own. A signal that is ignored (nohup) stays so. Where Python can only report the interrupt and
-    go on (it came in a callback of the import system, in `__del__`), it comes again.
+    go on (it came in a callback of the import system, in `__del__`), it comes again; it waits
+    until a module of native code is loaded.
     """
     over = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if over:
             return  # all is done: an interrupt now would leave the signals half restored
+        if _loads_native_code(frame):
+            _send_later(number)
+            return
         received.append(number)
         for ours in before:
             signal.signal(ours, signal.SIG_IGN)  # a second one must not stop the clearing away

@@ -162,6 +162,48 @@ def test_an_interrupt_that_python_can_only_report_comes_again() -> None:
     assert done.stderr.strip() == "interrupted: no half-written file is left"
 
 
+_WHILE_LOADING = """
+import os, signal, sys, time
+from importlib.machinery import ExtensionFileLoader
+import click
+from resdeploy.deploy.cli import main as cli
+
+class Loader(ExtensionFileLoader):
+    pass
+
+# as importlib's own: its code calls into native code, which may call Python
+source = "def exec_module(self, module): module()"
+names = {}
+exec(compile(source, "<frozen importlib._bootstrap_external>", "exec"), names)
+Loader.exec_module = names["exec_module"]
+
+def initialise():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.05)
+    print("loaded", flush=True)
+
+@click.command()
+def broken():
+    Loader("x", "x.so").exec_module(initialise)
+    time.sleep(60)
+
+cli.CommandGroup.get_command = lambda *_: broken
+cli.main()
+"""
+
+
+def test_a_signal_waits_until_native_code_is_loaded() -> None:
+    """An exception in the midst of its initialisation may crash it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _WHILE_LOADING, "broken"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (143, "loaded\n")
+    assert done.stderr.strip() == "interrupted by SIGTERM: no half-written file is left"
+
+
 def test_a_signal_as_a_command_begins_ends_it_as_any_other_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
