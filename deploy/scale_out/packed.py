@@ -35,7 +35,10 @@ def unpacked(content: bytes) -> Iterator[Path]:
         tempfile.TemporaryDirectory(prefix="resdeploy-bundle-") as folder,
         tarfile.open(fileobj=io.BytesIO(content)) as archive,
     ):
-        archive.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(folder, filter="data")
+        else:  # up to Python 3.10.11 and 3.11.3; `pack` made this archive
+            archive.extractall(folder)
         yield next(path for path in Path(folder).iterdir() if path.suffix != SIDECAR_SUFFIX)
 
 

@@ -27,11 +27,8 @@ _NAME_LIMIT = 1000  # of a class
 
 # Nothing a training script stores needs these; a file that names one is a trap or badly broken.
 _RUNS_CODE = {
-    *(
-        f"builtins.{name}"
-        for name in ("eval", "exec", "execfile", "compile", "__import__", "getattr", "input")
-    ),
-    *("builtins.open", "io.open", "_io.open"),
+    *(f"builtins.{name}" for name in ("eval", "exec", "execfile", "compile", "input", "open")),
+    *("builtins.__import__", "io.open", "_io.open"),
 }
 _RUNS_CODE_MODULES = {
     *("os", "posix", "nt", "sys", "subprocess", "runpy", "importlib", "ctypes", "socket"),
@@ -244,10 +241,6 @@ def _of_type(function: Callable[..., Any], _: object, arguments: Any, *__: objec
     return function(*arguments)
 
 
-def _quantized(storage: Storage, offset: int, shape: Any, strides: Any, *_: object) -> Stored:
-    return _stored(storage, offset, shape, strides, "quantized")
-
-
 def _stored(storage: Any, offset: Any, shape: Any, strides: Any, kind: str = "") -> Stored:
     """A tensor of what the file says of it, which may be anything."""
     if not isinstance(storage, Storage) or not isinstance(offset, int):
@@ -259,8 +252,11 @@ def _not_plain(kind: str) -> Callable[..., Stored]:
     return lambda *_: Stored("float32", (0, 0), (0, 0), 0, None, kind)
 
 
-def _encode(text: str, *_: object) -> bytes:
-    return text.encode("latin1")
+def _member(kind: Any = None, name: object = None, *_: object) -> Inert:
+    """A member of an Enum as Python 3.11.0 to 3.11.3 save it; any other look-up runs code."""
+    if isinstance(kind, type) and issubclass(kind, Inert) and isinstance(name, str):
+        return kind()
+    raise RunsCodeError("builtins.getattr")
 
 
 _DTYPES = {*_STORAGES.values(), "float8_e4m3fn", "float8_e5m2", "uint16", "uint32", "uint64"}
@@ -274,7 +270,8 @@ _PLAIN: dict[str, Any] = {
     "builtins.bytearray": lambda *_: b"",
     "builtins.complex": lambda *_: 0,
     "builtins.slice": lambda *_: (),
-    "_codecs.encode": _encode,
+    "builtins.getattr": _member,
+    "_codecs.encode": lambda text, *_: text.encode("latin1"),
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.device": lambda *_: "cpu",
     "torch.Tensor": type(None),
@@ -283,7 +280,7 @@ _PLAIN: dict[str, Any] = {
     "torch.nn.parameter.Parameter": _parameter,
     "torch._utils._rebuild_tensor_v3": _of_dtype,
     "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch._utils._rebuild_qtensor": _quantized,
+    "torch._utils._rebuild_qtensor": lambda a, b, c, d, *_: _stored(a, b, c, d, "quantized"),
     "torch._utils._rebuild_sparse_tensor": _not_plain("sparse"),
     "torch._utils._rebuild_nested_tensor": _not_plain("nested"),
     "torch._utils._rebuild_meta_tensor_no_storage": _not_plain("meta"),

@@ -68,8 +68,8 @@ def test_other_objects_are_inert_and_named() -> None:
 class Trap:
     """Runs a command when it is unpickled in the usual way."""
 
-    def __init__(self, function: object, argument: object) -> None:
-        self.made = function, (argument,)
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.made = function, arguments
 
     def __reduce__(self) -> Any:
         return self.made
@@ -84,6 +84,14 @@ def test_what_runs_code_ends_the_reading(function: Any, protocol: int) -> None:
         return
     with pytest.raises(RunsCodeError):
         load(trap, protocol)
+
+
+def test_members_of_an_enum_as_early_releases_of_python_3_11_save_them() -> None:
+    loaded, _ = load({"phase": Trap(getattr, Phase, "TRAIN")})
+    assert loaded["phase"].stands_for.endswith("Phase")
+    for foreign in (Path("x"), "x", 1):
+        with pytest.raises(RunsCodeError):
+            load(Trap(getattr, foreign, "TRAIN"))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
