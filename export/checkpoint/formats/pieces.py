@@ -12,6 +12,8 @@ import numpy as np
 from resdeploy.deploy.reading import open_regular
 from resdeploy.export.checkpoint.formats.stored import Bytes
 
+_ALIGNMENT_BYTES = 64  # c10::gAlignment: torch copies what lies elsewhere
+
 
 class Pieces:
     """A file's bytes by their place; `size` is that of the file when it was opened.
@@ -33,20 +35,26 @@ class Pieces:
         self._last: Bytes | None = None
 
     def read(self, start: int, stop: int) -> Bytes:
-        """(stop - start,) uint8, writable, its own memory.
+        """(stop - start,) uint8, writable, its own memory, placed as torch places its tensors.
 
         Raises:
             ValueError: the file ends before.
         """
-        piece = self._used.get((start, stop))
-        if piece is None:
+        whole = self._used.get((start, stop))
+        if whole is None:
             if not 0 <= start <= stop <= self.size:
                 raise ValueError(f"bytes {start} to {stop} of {self.size}")
-            piece = np.empty(stop - start, np.uint8)
+            whole = np.empty(stop - start + _ALIGNMENT_BYTES, np.uint8)
+            piece = _aligned(whole)
             self._file.seek(start)
             got = self._file.readinto(piece.data)  # type: ignore[attr-defined]
             if got != len(piece):
                 raise ValueError(f"the file was cut short at {start + got} of {self.size} bytes")
-            self._used[start, stop] = piece
-        self._last = piece
-        return piece
+            self._used[start, stop] = whole
+        self._last = whole  # which every view of the piece keeps, too
+        return _aligned(whole)
+
+
+def _aligned(whole: Bytes) -> Bytes:
+    start = -whole.ctypes.data % _ALIGNMENT_BYTES
+    return whole[start : len(whole) - _ALIGNMENT_BYTES + start]
