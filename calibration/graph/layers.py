@@ -62,7 +62,7 @@ def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
     """Every Conv and Gemm with a constant weight, in graph order."""
     wiring = wire(model)
     return tuple(
-        _conv(node, wiring.constants) if node.op_type == "Conv" else _gemm(node, wiring.constants)
+        _layer(node, wiring.constants)
         for node in wiring.nodes
         if (node.op_type == "Conv" or is_product(node)) and node.input[1] in wiring.constants
     )
@@ -122,12 +122,13 @@ def _tensor(values: Float32s, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name)
 
 
-def _conv(node: NodeProto, known: Mapping[str, onnx.TensorProto]) -> Layer:
+def _layer(node: NodeProto, known: Mapping[str, onnx.TensorProto]) -> Layer:
     given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    out, channels, height, width = known[node.input[1]].dims
+    out, channels, *kernel = known[node.input[1]].dims
+    height, width = kernel or (1, 1)
     return Layer(
         name=node.name,
-        op_type="Conv",
+        op_type=node.op_type,
         input=node.input[0],
         output=node.output[0],
         weight=node.input[1],
@@ -137,17 +138,4 @@ def _conv(node: NodeProto, known: Mapping[str, onnx.TensorProto]) -> Layer:
         strides=tuple(given.get("strides", (1, 1))),
         pads=tuple(given.get("pads", (0, 0, 0, 0))),
         dilations=tuple(given.get("dilations", (1, 1))),
-    )
-
-
-def _gemm(node: NodeProto, known: Mapping[str, onnx.TensorProto]) -> Layer:
-    out, channels = known[node.input[1]].dims
-    return Layer(
-        name=node.name,
-        op_type="Gemm",
-        input=node.input[0],
-        output=node.output[0],
-        weight=node.input[1],
-        bias=node.input[2] if len(node.input) > 2 else "",
-        shape=(out, channels, 1, 1),
     )
