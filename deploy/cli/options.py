@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from resdeploy.deploy.defaults import SERVED_WAIT_MS
 from resdeploy.deploy.specs import BACKENDS, PRECISIONS, SCORING_ENGINES, Precision, ScoringEngine
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -132,6 +133,14 @@ engine_option = option_group(
     ),
 )
 
+
+max_wait_option = click.option(
+    "--max-wait-ms",
+    type=FiniteRange(min=0),
+    default=SERVED_WAIT_MS,
+    show_default=True,
+    help="How long a request waits for others to share its inference.",
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from resdeploy.deploy.cli.options import BATCH_TYPE, BundlePath, FiniteRange, backend_option
+from resdeploy.deploy.cli.options import BATCH_TYPE, BundlePath, backend_option, max_wait_option
 from resdeploy.deploy.cli.output import note
 from resdeploy.deploy.cli.shell.command import Command
 from resdeploy.deploy.defaults import (
@@ -14,7 +14,6 @@ from resdeploy.deploy.defaults import (
     HTTP_PORT,
     SERVE_HOST,
     SERVED_BATCH,
-    SERVED_WAIT_MS,
 )
 from resdeploy.deploy.machine import cores
 from resdeploy.deploy.specs import PRECISIONS, Backend, Precision
@@ -52,13 +51,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Images of one inference, and of one request.",
 )
-@click.option(
-    "--max-wait-ms",
-    type=FiniteRange(min=0),
-    default=SERVED_WAIT_MS,
-    show_default=True,
-    help="How long a request waits for others to share its inference.",
-)
+@max_wait_option
 @click.option(
     "--precision",
     "precisions",

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from resdeploy.deploy.cli.options import BATCH_TYPE, BundlePath, FiniteRange, json_option
+from resdeploy.deploy.cli.options import BATCH_TYPE, BundlePath, json_option, max_wait_option
 from resdeploy.deploy.cli.output import print_json, print_table
 from resdeploy.deploy.cli.shell.command import Command
 from resdeploy.deploy.cli.shell.next_steps import as_typed, finish
-from resdeploy.deploy.defaults import SERVED_BATCH, SERVED_WAIT_MS
+from resdeploy.deploy.defaults import SERVED_BATCH
 from resdeploy.deploy.specs import PRECISIONS, Precision
 
 if TYPE_CHECKING:
@@ -57,13 +57,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images of one inference.",
 )
-@click.option(
-    "--max-wait-ms",
-    type=FiniteRange(min=0),
-    default=SERVED_WAIT_MS,
-    show_default=True,
-    help="How long a request waits for others to share its inference.",
-)
+@max_wait_option
 @click.option(
     "--kserve",
     type=click.Path(path_type=Path, dir_okay=False),

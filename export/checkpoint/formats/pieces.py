@@ -12,7 +12,9 @@ import numpy as np
 from resdeploy.deploy.reading import open_regular
 from resdeploy.export.checkpoint.formats.stored import Bytes
 
-_ALIGNMENT_BYTES = 64  # c10::gAlignment: torch copies what lies elsewhere
+# Where torch allocates (c10::gAlignment) and where torch.save puts tensors. Other writers do not,
+# and a kernel that gets an unaligned weight may sum in another order: other last bits.
+ALIGNMENT_BYTES = 64
 
 
 class Pieces:
@@ -44,7 +46,7 @@ class Pieces:
         if whole is None:
             if not 0 <= start <= stop <= self.size:
                 raise ValueError(f"bytes {start} to {stop} of {self.size}")
-            whole = np.empty(stop - start + _ALIGNMENT_BYTES, np.uint8)
+            whole = np.empty(stop - start + ALIGNMENT_BYTES, np.uint8)
             piece = _aligned(whole)
             self._file.seek(start)
             got = self._file.readinto(piece.data)  # type: ignore[attr-defined]
@@ -56,5 +58,5 @@ class Pieces:
 
 
 def _aligned(whole: Bytes) -> Bytes:
-    start = -whole.ctypes.data % _ALIGNMENT_BYTES
-    return whole[start : len(whole) - _ALIGNMENT_BYTES + start]
+    start = -whole.ctypes.data % ALIGNMENT_BYTES
+    return whole[start : len(whole) - ALIGNMENT_BYTES + start]
