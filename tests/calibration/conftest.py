@@ -1,7 +1,8 @@
-"""Float graphs of the four families as resdeploy exports them, small inputs, random weights."""
+"""Float graphs of the four families with random weights, and what one quantization is given."""
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import onnx
 import pytest
@@ -9,6 +10,11 @@ import torch
 from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from resdeploy.calibration.job import Job, QuantizeOptions
+from resdeploy.calibration.observe.images import CalibrationImages
+from resdeploy.calibration.ranges.ranges import RangesKey
+from resdeploy.deploy.bundle.bundle import read_bundle
+from resdeploy.deploy.progress import silent
 from resdeploy.export.graph.fold_batchnorm import fold_batchnorm
 from resdeploy.export.graph.simplify import simplify
 from resdeploy.export.graph.trace import trace
@@ -65,3 +71,23 @@ def _graph(name: str) -> bytes:
 def float_graph() -> Callable[[str], onnx.ModelProto]:
     """Name → a fresh copy of the exported float graph (built once a session)."""
     return lambda name: onnx.load_from_string(_graph(name))
+
+
+@pytest.fixture
+def job(flower_bundle: Path, image_folder: Path) -> Job:
+    """The tiny bundle, judged by twelve of the images."""
+    bundle = read_bundle(flower_bundle)
+    paths = tuple(sorted(image_folder.iterdir()))
+    images = CalibrationImages(paths[:12], ("",) * 12, ())
+    return Job(
+        bundle=bundle,
+        graph=bundle.graph("fp32"),
+        key=RangesKey("g", "i", "p", "mse", "0"),
+        calibrate=images,
+        held=images,
+        data=None,
+        max_drop=1.0,
+        trained=None,
+        options=QuantizeOptions("mse", "auto", repair=True, force=False, weights="int8", seed=3),
+        progress=silent,
+    )

@@ -1,7 +1,6 @@
 """INT8 graphs against float32: figures that follow from a known change of the weights."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,39 +12,15 @@ from resdeploy.calibration.accuracy import (
     measure_graphs,
     promised_figures,
 )
-from resdeploy.calibration.job import Job, QuantizeOptions
+from resdeploy.calibration.job import Job
 from resdeploy.calibration.observe.gather import Observations
-from resdeploy.calibration.observe.images import CalibrationImages
-from resdeploy.calibration.ranges.ranges import RangesKey
 from resdeploy.calibration.repair.recipes import Measurements
 from resdeploy.deploy.arrays import Float32s
-from resdeploy.deploy.bundle.bundle import read_bundle
 from resdeploy.deploy.bundle.reference import Reference
 from resdeploy.deploy.images.dataset import Images
 from resdeploy.deploy.images.files import read_input
 from resdeploy.deploy.inference.ort_session import OrtSession
-from resdeploy.deploy.progress import silent
 from resdeploy.deploy.specs import Variant
-
-
-@pytest.fixture
-def job(flower_bundle: Path, image_folder: Path) -> Job:
-    """The tiny bundle, judged by twelve of the images."""
-    bundle = read_bundle(flower_bundle)
-    paths = tuple(sorted(image_folder.iterdir()))
-    images = CalibrationImages(paths[:12], ("",) * 12, ())
-    return Job(
-        bundle=bundle,
-        graph=bundle.graph("fp32"),
-        key=RangesKey("g", "i", "p", "mse", "0"),
-        calibrate=images,
-        held=images,
-        data=None,
-        max_drop=1.0,
-        trained=None,
-        options=QuantizeOptions("mse", "auto", repair=True, force=False, weights="int8", seed=3),
-        progress=silent,
-    )
 
 
 @pytest.fixture

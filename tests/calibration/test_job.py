@@ -4,33 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from resdeploy.calibration.job import Job, QuantizeOptions, QuantizeReport
-from resdeploy.calibration.observe.images import CalibrationImages
-from resdeploy.calibration.ranges.ranges import RangesKey
+from resdeploy.calibration.job import Job, QuantizeReport
 from resdeploy.deploy.bundle.bundle import read_bundle
 from resdeploy.deploy.errors import EXIT_GATE_FAILED
 from resdeploy.deploy.images.dataset import Images
-from resdeploy.deploy.progress import silent
-
-
-@pytest.fixture
-def job(flower_bundle: Path) -> Job:
-    bundle = read_bundle(flower_bundle)
-    few = CalibrationImages((Path("a.jpg"),), ("",), ())
-    return Job(
-        bundle=bundle,
-        graph=bundle.graph("fp32"),
-        key=RangesKey("g", "i", "p", "mse", "0"),
-        calibrate=few,
-        held=few,
-        data=None,
-        max_drop=1.0,
-        trained=None,
-        options=QuantizeOptions("mse", "auto", repair=True, force=False, weights="int8", seed=3),
-        progress=silent,
-    )
 
 
 def test_a_refused_variant_fails_unless_it_was_forced(flower_bundle: Path) -> None:
