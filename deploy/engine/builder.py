@@ -12,7 +12,7 @@ from typing import Any
 
 from resdeploy.deploy.engine.error_hints import explain
 from resdeploy.deploy.engine.flavor import network_flags
-from resdeploy.deploy.engine.log import BuildLog
+from resdeploy.deploy.engine.log import BuildLog, collection_paused
 from resdeploy.deploy.engine.request import BuildRequest
 from resdeploy.deploy.errors import BackendError, EngineError, InputError
 from resdeploy.deploy.files import replaced_file, write_text
@@ -27,6 +27,7 @@ _PRECISION_FLAGS = {"fp32": (), "fp16": ("FP16",), "int8": ("INT8", "FP16")}
 _log = logging.getLogger(__name__)
 
 
+@collection_paused()
 def build_plan(
     trt: Any,
     request: BuildRequest,

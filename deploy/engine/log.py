@@ -1,9 +1,28 @@
 """Keeps what TensorRT says while it builds."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from resdeploy.deploy.engine.layer_table import Layer, is_layer_table, read_layer_table
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Python's garbage collector waits, in all threads; also a decorator.
+
+    TensorRT holds a lock while it calls a logger. A collection in that call may free another
+    builder or runtime, left in a cycle by an exception's traceback, which waits for that very lock:
+    for ever (seen with TensorRT-RTX 1.7).
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class BuildLog:

@@ -26,7 +26,7 @@ from resdeploy.deploy.engine.flavor import (
     missing_message,
     version_numbers,
 )
-from resdeploy.deploy.engine.log import BuildLog
+from resdeploy.deploy.engine.log import BuildLog, collection_paused
 from resdeploy.deploy.engine.sidecar import Machine, Sidecar, needed_by, read_plan, read_sidecar
 from resdeploy.deploy.engine.store import find_engine
 from resdeploy.deploy.errors import BackendError, EngineError, MissingDependencyError
@@ -211,6 +211,7 @@ def _shares_profile(trt: Any, sidecar: Sidecar) -> bool:
     return sidecar.machine.flavor == "tensorrt-rtx" or version_numbers(trt)[0] >= 10
 
 
+@collection_paused()
 def _runtime(trt: Any, logger: Any, sidecar: Sidecar) -> Any:
     runtime = trt.Runtime(logger)
     if sidecar.options.version_compatible:
@@ -221,6 +222,7 @@ def _runtime(trt: Any, logger: Any, sidecar: Sidecar) -> Any:
     return runtime
 
 
+@collection_paused()
 def _deserialized(runtime: Any, plan: bytes, log: BuildLog, backend: Backend) -> Any:
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
