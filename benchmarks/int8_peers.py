@@ -1,16 +1,25 @@
 """Quantizes a float graph with a peer, in the peer's own environment; see `int8_accuracy.py`.
 
-    PEER_PYTHON benchmarks/int8_peers.py PEER FLOAT.onnx IMAGES.npz RESULT
+    PEER_PYTHON benchmarks/int8_peers.py PEER FLOAT.onnx IMAGES.npz RESULT.npz
 
-PEER is `nncf`, `nncf-fast` (OpenVINO's NNCF with its full and its fast bias correction) or
-`modelopt-max`, `modelopt-entropy` (NVIDIA's Model Optimizer). IMAGES.npz has `calibrate` and
-`evaluate`, inputs (N, 3, H, W) float32. NNCF's RESULT is a .npy of logits for `evaluate`, computed
-by OpenVINO on this CPU; Model Optimizer's is an ONNX graph.
+PEER is one of OpenVINO's NNCF or of NVIDIA's Model Optimizer:
+
+    nncf-fast         as it is by default, with its fast bias correction
+    nncf              with its full bias correction
+    nncf-mixed        that with asymmetric activations, and eight bits in the first layer, too
+    modelopt-max      extremes
+    modelopt-entropy  ranges of least Kullback-Leibler divergence
+
+IMAGES.npz has `calibrate` and `evaluate`, inputs (N, 3, H, W) float32. RESULT.npz has `seconds` of
+the quantization; of NNCF `logits` (N, classes) for `evaluate`, computed by OpenVINO on this CPU;
+of Model Optimizer `graph`, the bytes of an ONNX file.
 
 This file imports nothing of resdeploy, which the peers' environments need not have.
 """
 
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +29,68 @@ import numpy.typing as npt
 _BATCH = 8
 
 
-def nncf(source: Path, images: Path, result: Path, *, fast: bool) -> None:
-    """Logits (N, classes) of the quantized model."""
+def nncf(
+    source: Path, images: dict[str, npt.NDArray[np.float32]], options: str
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Logits (N, classes) of the quantized model, and the seconds of quantizing."""
     import nncf as peer
     import openvino
 
-    arrays = np.load(images)
-    calibrate = arrays["calibrate"]
+    calibrate = images["calibrate"]
     # Core.read_model would leave the biases of ONNX convolutions behind a computed shape, where
     # NNCF does not find them: neither bias correction would then do anything, without a word.
     model = openvino.convert_model(source)
-    quantized = peer.quantize(
-        model,
-        peer.Dataset([image[None] for image in calibrate]),
-        subset_size=len(calibrate),
-        fast_bias_correction=fast,
-    )
-    compiled = openvino.compile_model(quantized, "CPU")
-    np.save(result, _answers(compiled, arrays["evaluate"]))
+    chosen: dict[str, Any] = {"fast_bias_correction": options == "fast"}
+    if options == "mixed":
+        chosen["preset"] = peer.QuantizationPreset.MIXED
+        chosen["advanced_parameters"] = peer.AdvancedQuantizationParameters(
+            overflow_fix=peer.OverflowFix.DISABLE
+        )
+    began = time.perf_counter()
+    dataset = peer.Dataset([image[None] for image in calibrate])
+    quantized = peer.quantize(model, dataset, subset_size=len(calibrate), **chosen)
+    seconds = time.perf_counter() - began
+    # On a CPU with AVX-512 BF16, OpenVINO would compute in bfloat16 what is left in float.
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.compile_model(quantized, "CPU", exact)
+    evaluate = images["evaluate"]
+    parts = [compiled(evaluate[k : k + _BATCH])[0] for k in range(0, len(evaluate), _BATCH)]
+    return np.concatenate(parts).astype(np.float32), seconds
 
 
-def _answers(compiled: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    batches = range(0, len(images), _BATCH)
-    parts = [compiled(images[k : k + _BATCH])[0] for k in batches]
-    return np.concatenate(parts).astype(np.float32)
-
-
-def modelopt(source: Path, images: Path, result: Path, *, method: str) -> None:
-    """An ONNX graph with Q/DQ nodes."""
+def modelopt(
+    source: Path, images: dict[str, npt.NDArray[np.float32]], method: str
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """The bytes of an ONNX graph with Q/DQ nodes, float32 elsewhere; seconds of quantizing."""
     from modelopt.onnx.quantization import quantize
 
-    name = "input"
-    quantize(
-        onnx_path=str(source),
-        quantize_mode="int8",
-        calibration_data={name: np.load(images)["calibrate"]},
-        calibration_method=method,
-        output_path=str(result),
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "int8.onnx")
+        began = time.perf_counter()
+        quantize(
+            onnx_path=str(source),
+            quantize_mode="int8",
+            calibration_data={"input": images["calibrate"]},
+            calibration_method=method,
+            calibration_eps=["cpu"],
+            high_precision_dtype="fp32",
+            output_path=str(result),
+        )
+        seconds = time.perf_counter() - began
+        return np.frombuffer(result.read_bytes(), np.uint8), seconds
 
 
 def main() -> None:
     peer, source, images, result = sys.argv[1], *map(Path, sys.argv[2:5])
-    if peer.startswith("nncf"):
-        nncf(source, images, result, fast=peer == "nncf-fast")
+    name, _, options = peer.partition("-")
+    with np.load(images) as archive:
+        arrays = dict(archive)
+    if name == "nncf":
+        logits, seconds = nncf(source, arrays, options)
+        np.savez(result, logits=logits, seconds=seconds)
     else:
-        modelopt(source, images, result, method=peer.removeprefix("modelopt-"))
+        graph, seconds = modelopt(source, arrays, options)
+        np.savez(result, graph=graph, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -51,14 +51,16 @@ def medians(taken: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = 120
+) -> None:
     """A table on stdout; all columns but the first are right-aligned."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row)
-    Console(width=120, highlight=False).print(table)
+    Console(width=width, highlight=False).print(table)
 
 
 def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
