@@ -5,7 +5,8 @@
 Networks of torchvision in full size with random weights, whose batch norms have the statistics of
 noise; ranges are the extremes of noise, weights are rounded to nearest: neither changes what is
 built. A row a network: convolutions and Gemms that the placement quantizes, of all there are; the
-engine's layers by the type they compute in; seconds of the build for compute capability 8.6.
+engine's layers by the type they compute in; size and seconds of the build for compute capability
+8.6.
 """
 
 import argparse
@@ -61,7 +62,8 @@ def quantized(model: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
     return insert_qdq(model, placed, {t: min_max(e) for t, e in extremes.items()}, {}, {})
 
 
-def built(model: onnx.ModelProto) -> tuple[Layer, ...]:
+def built(model: onnx.ModelProto) -> tuple[tuple[Layer, ...], int]:
+    """The engine's layers and its size in bytes."""
     log = BuildLog()
     logger = log.logger(trt)
     builder = trt.Builder(logger)
@@ -77,9 +79,10 @@ def built(model: onnx.ModelProto) -> tuple[Layer, ...]:
     sizes = tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
     profile.set_shape("input", (1, *sizes), (1, *sizes), (8, *sizes))
     config.add_optimization_profile(profile)
-    if builder.build_serialized_network(network, config) is None:
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
         raise SystemExit(f"TensorRT-RTX does not build it: {log.errors[-1:]}")
-    return log.layers
+    return log.layers, engine.nbytes
 
 
 def row(name: str) -> dict[str, Any]:
@@ -90,7 +93,8 @@ def row(name: str) -> dict[str, Any]:
     placed = set(plan(model).weights.values())
     graph = quantized(model, images[:2])
     began = time.perf_counter()
-    table = built(graph)
+    table, engine_bytes = built(graph)
+    seconds = time.perf_counter() - began
     counts = LayerCounts.of(table)
     convolutions = [layer.type for layer in table if layer.is_convolution]
     found = {
@@ -101,7 +105,8 @@ def row(name: str) -> dict[str, Any]:
         "int8": counts.int8,
         "half": counts.half,
         "float": counts.float,
-        "seconds": round(time.perf_counter() - began, 1),
+        "MB": round(engine_bytes / 1e6, 1),
+        "seconds": round(seconds, 1),
     }
     print(*found.values(), sep="  ", flush=True)
     return found
