@@ -6,6 +6,7 @@ each (N, C, h, w) float32. It is safe to call from several threads. PyTorch
 """
 
 from abc import ABC, abstractmethod
+from math import prod
 from types import TracebackType
 from typing import Literal, Protocol, TypeVar
 
@@ -14,6 +15,11 @@ import numpy as np
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.errors import InputError
 from resdeploy.deploy.specs import Backend, TensorSpec, Variant
+
+# What a core of a CPU takes at a time: the tensors of more pixels leave its cache, and their memory
+# goes back to the system after each run and is cleared again for the next. MobileNetV2 in int8, as
+# the graph says, takes 7.3 ms for 1 image of 224 x 224 pixels, 8.7 ms each for 2, 19 ms for 8.
+_PIXELS_AT_ONCE, _MOST_AT_ONCE = 1 << 16, 8
 
 _Closing = TypeVar("_Closing", bound="ClosesOnExit")
 
@@ -94,6 +100,11 @@ class ClosesOnExit(ABC):
 def sizes_of(spec: TensorSpec) -> tuple[int, ...]:
     """The sizes of a tensor without its batch axis, e.g. (3, 224, 224)."""
     return tuple(int(size) for size in spec.shape[1:])
+
+
+def images_at_once(spec: TensorSpec) -> int:
+    """Images of this input (N, C, H, W) that a session with one thread runs fastest together."""
+    return min(_MOST_AT_ONCE, max(1, _PIXELS_AT_ONCE // prod(sizes_of(spec)[1:])))
 
 
 def gives_maps(session: Session) -> bool:

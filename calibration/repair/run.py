@@ -5,18 +5,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.images.prefetch import in_order
 from resdeploy.deploy.inference.flat_features import FlatFeatures
 from resdeploy.deploy.inference.ort_session import OrtSession
 from resdeploy.deploy.metrics.feature_maps import map_distances, split_maps
-from resdeploy.deploy.session import Session, gives_maps
+from resdeploy.deploy.session import Session, gives_maps, images_at_once
 from resdeploy.deploy.specs import TensorSpec, Variant
 
 
 def logits(graph: bytes, variant: Variant, batches: Sequence[Float32s], threads: int) -> Float32s:
-    """The answers (N, classes) of a graph to all batches, run as a session of `variant` runs it."""
-    with OrtSession(graph, variant=variant, threads=threads) as session:
+    """The answers (N, classes) of a graph to all batches, run as a session of `variant` runs it.
+
+    Each of the `threads` has images of its own.
+    """
+    with OrtSession(graph, variant=variant, threads=1, arena=False) as session:
         asked: Session = FlatFeatures(session) if gives_maps(session) else session
-        return np.concatenate([asked.run(batch) for batch in batches])
+        size = images_at_once(session.input)
+        pieces = (batch[i : i + size] for batch in batches for i in range(0, len(batch), size))
+        return np.concatenate(list(in_order(asked.run, pieces, threads=threads)))
 
 
 def worst_map_sqnr_db(expected: Float32s, got: Float32s, maps: Sequence[TensorSpec]) -> float:

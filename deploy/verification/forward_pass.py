@@ -3,7 +3,7 @@
 Every thread takes a batch of images, decodes it and gives it to one session after the other. What
 is kept of a batch is up to whoever asks for the pass: a few numbers per image, or whole logits.
 Sessions on the CPU should have one thread each: whole batches are shared among the cores, which
-leaves none of them waiting.
+leaves none of them waiting. Such batches are small where images are large.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from resdeploy.deploy.images.preprocess import Preprocess
 from resdeploy.deploy.images.spread import Open
 from resdeploy.deploy.machine import cores
 from resdeploy.deploy.progress import Progress, silent
-from resdeploy.deploy.session import Session
+from resdeploy.deploy.session import Session, images_at_once
 
 DECODE = "decode"
 
@@ -88,7 +88,7 @@ def forward_images(
         InputError: more than 5 % of the images cannot be read (fewer are left out and listed).
     """
     total = len(images.paths)
-    jobs = _jobs(total)
+    jobs = _jobs(total, sessions)
 
     def forward(opened: Sessions, number: int, files: Sequence[Path]) -> _Forwarded[Kept]:
         return _forward_files(jobs[number], files, preprocess, opened, keep)
@@ -126,7 +126,7 @@ def forward_inputs(
         return _Forwarded((keep(batch),), batch.positions, (), batch.seconds)
 
     found: list[_Forwarded[Kept]] = []
-    for batch in in_order(forward, _jobs(len(inputs)), threads=cores()):
+    for batch in in_order(forward, _jobs(len(inputs), sessions), threads=cores()):
         found.append(batch)
         progress(step, batch.positions[-1] + 1, len(inputs))
     return _joined(found, ())
@@ -196,5 +196,12 @@ def _joined(
     )
 
 
-def _jobs(count: int) -> list[range]:
-    return [range(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
+def _jobs(count: int, sessions: Sessions) -> list[range]:
+    batch = max((_batch(session) for session in sessions.values()), default=_BATCH)
+    return [range(start, min(start + batch, count)) for start in range(0, count, batch)]
+
+
+def _batch(session: Session) -> int:
+    """Images that a session runs best; PyTorch, more threads and a GPU want more to do."""
+    alone = session.backend == "ort-cpu" and session.threads == 1
+    return images_at_once(session.input) if alone else _BATCH

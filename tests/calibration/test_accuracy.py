@@ -54,6 +54,15 @@ def test_without_data_the_images_held_back_judge(job: Job, held: Reference) -> N
     assert all(value >= 0 for value in found.ms_per_image.values())
 
 
+def test_a_float_graph_that_computes_something_else_does_not_stand_for_one_in_half(
+    job: Job, held: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = "resdeploy.calibration.accuracy.half_in_float"
+    monkeypatch.setattr(target, lambda graph: _louder(job, 2))
+    found = measure_graphs(job, {"int8-fp16": _louder(job, 1)}, held).accuracy["int8-fp16"]
+    assert found.numbers is not None and found.numbers.sqnr_db > 100
+
+
 def _percent(logits: Float32s) -> Float32s:
     chances = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(100 * (chances / chances.sum(axis=1, keepdims=True)).max(axis=1))

@@ -7,7 +7,7 @@ import pytest
 
 from resdeploy.deploy.bundle.manifest import input_spec
 from resdeploy.deploy.errors import InputError
-from resdeploy.deploy.session import check_batch, sizes_of
+from resdeploy.deploy.session import check_batch, images_at_once, sizes_of
 
 
 def test_check_batch_names_what_it_got() -> None:
@@ -25,3 +25,8 @@ def test_check_batch_names_what_it_got() -> None:
     for batch in wrong:
         with pytest.raises(InputError, match=r"input: got .* expected float32 of shape \(N, 3, 32"):
             check_batch(batch(), spec)
+
+
+@pytest.mark.parametrize(("size_px", "images"), [(32, 8), (96, 7), (160, 2), (224, 1), (2048, 1)])
+def test_large_images_run_one_at_a_time(size_px: int, images: int) -> None:
+    assert images_at_once(input_spec(size_px, size_px)) == images

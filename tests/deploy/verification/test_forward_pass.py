@@ -77,6 +77,14 @@ def test_inputs_in_memory_are_not_decoded() -> None:
     assert done.positions == tuple(range(11)) and list(done.seconds) == ["fp32"]
 
 
+@pytest.mark.parametrize(("threads", "images"), [(1, 2), (4, 8)])
+def test_one_thread_takes_few_large_images_at_a_time(threads: int, images: int) -> None:
+    inputs = np.zeros((9, 3, 160, 160), np.float32)
+    session = FakeSession(size_px=160, threads=threads)
+    forward_inputs(inputs, {"fp32": session}, _logits, step="replaying")
+    assert max(session.batches) == images and sum(session.batches) == 9
+
+
 def test_an_error_of_a_session_reaches_the_caller() -> None:
     inputs = np.zeros((1, 3, 9, 9), np.float32)
     with pytest.raises(InputError, match="expected float32 of shape"):
