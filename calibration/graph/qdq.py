@@ -67,6 +67,7 @@ def insert_qdq(
     weights: Mapping[str, QuantizedWeight],
     biases: Mapping[str, Float32s],
     *,
+    floats: Mapping[str, Float32s] | None = None,
     half: bool = False,
     float_weights: bool = False,
 ) -> onnx.ModelProto:
@@ -76,6 +77,7 @@ def insert_qdq(
         ranges: activation tensor → range, at least for every tensor of the plan that leads.
         weights: weight initializer → its integers; one not given is rounded to nearest (8 bits).
         biases: node name → new bias (C_out,), for nodes whose bias changes (or had none).
+        floats: weight initializer of a layer that stays float → its new values.
         half: the remainder computes in half, for strongly typed builders.
         float_weights: keep weights float (on the integer grid) behind Q and DQ, as TensorRT
             before 10 reads them, instead of storing int8.
@@ -89,6 +91,8 @@ def insert_qdq(
     check_covers(ranges, leaders, "the calibration")
     wiring = wire(model)
     building = _QdqGraph(plan, wiring, weights, biases, float_weights)
+    for name, values in (floats or {}).items():
+        building.constant(name, values)
     grids = dict(zip(plan.activations, (ranges[leader] for leader in leaders), strict=True))
     for tensor in wiring.inputs:
         _quantize_activation(building, tensor, grids)

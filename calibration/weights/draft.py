@@ -42,6 +42,7 @@ class Draft:
     """Everything a quantized graph is made from. Not to be changed in place.
 
     weights: initializer → integers. biases: node name → bias. float_nodes: names left float.
+    floats: initializer → float weight, of layers that stay float and were fitted all the same.
     """
 
     model: onnx.ModelProto
@@ -50,6 +51,7 @@ class Draft:
     weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
     biases: Mapping[str, Float32s] = field(default_factory=dict)
     float_nodes: tuple[str, ...] = ()
+    floats: Mapping[str, Float32s] = field(default_factory=dict)
 
     @cached_property
     def plan(self) -> QuantPlan:
@@ -75,6 +77,7 @@ class Draft:
             self.ranges,
             {name: w for name, w in self.weights.items() if name in self.plan.weights},
             {name: bias for name, bias in self.biases.items() if name in names},
+            floats=self.floats,
             half=half,
             float_weights=float_weights,
         )

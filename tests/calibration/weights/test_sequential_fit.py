@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from resdeploy.calibration.graph.layers import with_biases
+from resdeploy.calibration.graph.layers import constants, with_biases
 from resdeploy.calibration.observe.gather import gather
 from resdeploy.calibration.ranges.ranges import Range
 from resdeploy.calibration.repair.run import logits
@@ -67,6 +67,22 @@ def test_the_logits_of_the_fitted_images_have_the_float_mean(
         for d in (draft, sequential_fit(draft, batches, threads=1))
     ]
     assert off[1] < 2e-3 < off[0]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_logits_of_the_fitted_images_have_the_float_size(
+    float_graph: Graphs, target: Target
+) -> None:
+    model = with_biases(float_graph("cifar_resnet8"))
+    batches = _batches(model, 32)
+    draft = _draft(model, target)
+    coarse = {t: Range(r.low * 8, r.high * 8) for t, r in draft.ranges.items()}
+    draft = sequential_fit(replace(draft, ranges=coarse), batches, threads=1)
+    expected, got = logits(model.SerializeToString(), "fp32", batches, 1), _answers(draft, batches)
+    (head,) = draft.floats
+    assert draft.floats[head].std() != pytest.approx(constants(model)[head].std(), rel=5e-3)
+    ours, theirs = (part - part.mean(axis=0) for part in (expected, got))
+    assert (ours * theirs).sum() / (theirs * theirs).sum() == pytest.approx(1, abs=2e-3)
 
 
 def _answers(draft: Draft, batches: list[Float32s]) -> Float32s:
