@@ -181,8 +181,9 @@ def _on_recorded(
     better: Reference | None,
 ) -> Mapping[Variant, Accuracy]:
     """Every graph's figures on what the bundle records; empty where that is nothing."""
-    if better is not None and job.data is None and len(better.inputs) == len(job.held.paths):
-        return {name: accuracy[name] for name in graphs}  # the same images
+    same_images = better is not None and len(better.inputs) == len(job.held.paths)
+    if same_images and job.data is None and not job.refits:
+        return {name: accuracy[name] for name in graphs}
     model = Model(job.bundle.path, job.bundle.manifest, job.bundle)
     maps, recorded = recorded_maps(model), better or recorded_reference(model)
     if recorded is None:
@@ -210,4 +211,5 @@ def _images_in_words(job: Job) -> str | None:
         return f"{len(job.data.paths)} images given to quantize"
     if job.without_images:
         return None
-    return f"{len(job.held.paths)} images held back from calibration"
+    held = f"{len(job.held.paths)} images held back from calibration"
+    return f"{held}, before it took them in" if job.refits else held

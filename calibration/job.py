@@ -18,6 +18,9 @@ from resdeploy.deploy.specs import RangeSource
 
 Weights = Literal["int8", "float"]
 
+# Of more images those held back are not missed.
+_REFIT_MOST = 128
+
 
 @dataclass(frozen=True)
 class QuantizeReport:
@@ -101,6 +104,18 @@ class Job:
     def without_images(self) -> bool:
         """Whether there are no calibration images: batch-norm statistics stand for them."""
         return not self.calibrate.paths
+
+    @property
+    def refits(self) -> bool:
+        """Whether the images held back are calibrated with in the end: of few they are missed."""
+        held = self.held is not self.calibrate and not self.without_images
+        return held and self.images <= _REFIT_MOST
+
+    @property
+    def images(self) -> int:
+        """Number of calibration images, with those held back."""
+        held = () if self.held is self.calibrate else self.held.paths
+        return len(self.calibrate.paths) + len(held)
 
     @property
     def labelled(self) -> bool:

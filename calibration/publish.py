@@ -86,7 +86,8 @@ def _write(folder: Path, job: Job, outcome: Outcome) -> Manifest:
         for target, state in outcome.states.items()
     }
     with replaced_file(folder / RANGES) as temporary:
-        write_ranges(temporary, StoredRanges(job.key, len(job.calibrate.paths), ranges))
+        images = job.images if job.refits else len(job.calibrate.paths)
+        write_ranges(temporary, StoredRanges(job.key, images, ranges))
     job.progress("measuring each layer for the report", 0, 0)
     return_freed_memory()
     _write_report(folder, outcome)

@@ -19,8 +19,9 @@ def summary(
 ) -> dict[str, Any]:
     """Plain values; `states` tell how each target was quantized, `found` what came of it."""
     return {
-        "images": len(job.calibrate.paths),
-        "held_back": 0 if job.held is job.calibrate else len(job.held.paths),
+        "images": job.images if job.refits else len(job.calibrate.paths),
+        "held_back": job.images - len(job.calibrate.paths),
+        "refit": job.refits,
         "method": states[TENSORRT].recipe.method,
         "images_sha256": job.key.images,
         "confidence": confidence_on_calibration(job, measurements),

@@ -1,8 +1,8 @@
 """Makes the INT8 variants of a bundle and decides which of them are published."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,7 @@ from resdeploy.calibration.observe.gather_spread import gather_spread
 from resdeploy.calibration.observe.images import DecodedImages, Reading, read_batches
 from resdeploy.calibration.publish import Outcome, publish
 from resdeploy.calibration.reference import about_reference, better_reference
+from resdeploy.calibration.repair.all_images import refitted
 from resdeploy.calibration.repair.budget import Budget
 from resdeploy.calibration.repair.by_labels import refusal, repair_by_labels
 from resdeploy.calibration.repair.ladder import (
@@ -58,6 +59,17 @@ _BYTES_PER_VALUE = 3
 States = Mapping[Target, RepairState]
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What the states are made from, their graphs, the figures, and what is to be said of them."""
+
+    measurements: Measurements
+    states: States
+    graphs: Mapping[Variant, onnx.ModelProto]
+    found: MeasuredGraphs
+    notes: Sequence[str]
+
+
 def make_variants(job: Job, notes: list[str], started: float) -> QuantizeReport:
     """Run the whole job; see `pipeline.quantize`."""
     model = load_graph(job.graph)
@@ -67,27 +79,21 @@ def make_variants(job: Job, notes: list[str], started: float) -> QuantizeReport:
     states = {target: _state(job, measurements, cache, target) for target in TARGETS}
     return_freed_memory()
     held = Reference(np.concatenate(measurements.held), measurements.expected)
-    measure = partial(measure_graphs, job, held=held)
-    graphs, left_out = _graphs(job, states)
-    found = measure(graphs)
-    repaired = _repaired_by_labels(job, measurements, cache, states, found.accuracy, measure)
-    if any(repaired[target].recipe != states[target].recipe for target in TARGETS):
-        graphs, left_out = _graphs(job, repaired)
-        found = measure(graphs)
-    states, refused = _refused(job, measurements, repaired, found.accuracy)
+    made = _made(job, measurements, cache, states, partial(measure_graphs, job, held=held))
+    states, refused = _refused(job, made.measurements, made.states, made.found.accuracy)
     reference = better_reference(job, held)
-    notes = [*notes, *_about_observed(job, measurements.observed), *reading.notes(), *left_out]
+    notes = [*notes, *_about_observed(job, measurements.observed), *reading.notes(), *made.notes]
     notes += about_reference(reference)
     calibration = {
-        **summary(job, measurements, states, found),
+        **summary(job, measurements, states, made.found),
         "seconds": round(time.monotonic() - started, 1),
         "notes": notes,
         "refused": refused,
     }
-    kept = {name: g for name, g in graphs.items() if job.options.force or name not in refused}
+    kept = {n: g for n, g in made.graphs.items() if job.options.force or n not in refused}
     job.progress("measuring on the recorded inputs", 0, 0)
-    promised = promised_figures(job, kept, found.accuracy, reference)
-    outcome = Outcome(measurements, states, kept, calibration, promised, reference)
+    promised = promised_figures(job, kept, made.found.accuracy, reference)
+    outcome = Outcome(made.measurements, states, kept, calibration, promised, reference)
     return QuantizeReport(
         bundle=job.bundle.path,
         manifest=publish(job, outcome),
@@ -97,6 +103,39 @@ def make_variants(job: Job, notes: list[str], started: float) -> QuantizeReport:
         refused=refused,
         notes=tuple(notes),
         forced=job.options.force,
+    )
+
+
+def _made(
+    job: Job,
+    measurements: Measurements,
+    cache: DraftCache,
+    states: States,
+    measure: Callable[[Mapping[Variant, onnx.ModelProto]], MeasuredGraphs],
+) -> _Made:
+    """The graphs after the refit to all images and the repairs that labels ask for."""
+    found = None
+    if job.refits:
+        if job.data is None:  # the images held back are judges as long as nothing is fitted to them
+            found = measure(_graphs(job, states)[0])
+        refit = refitted(measurements, cache, states)
+        measurements, cache, states = refit.measurements, refit.cache, refit.states
+    graphs, notes = _graphs(job, states)
+    if found is not None:
+        return _Made(measurements, states, graphs, found, [*notes, _about_refit(job)])
+    found = measure(graphs)
+    repaired = _repaired_by_labels(job, measurements, cache, states, found.accuracy, measure)
+    if any(repaired[target].recipe != states[target].recipe for target in TARGETS):
+        graphs, notes = _graphs(job, repaired)
+        found = measure(graphs)
+    return _Made(measurements, repaired, graphs, found, notes)
+
+
+def _about_refit(job: Job) -> str:
+    return (
+        f"the figures are those of before the last step, on {len(job.held.paths)} images held "
+        f"back; then the same recipes were fitted to all {job.images}: for figures of the files, "
+        "give other images with --data DIR"
     )
 
 

@@ -1,7 +1,7 @@
 """Everything quantization needs to know of a float graph, from one pass over the images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -96,24 +96,59 @@ def gather(
     """
     plans = [plan(model, target=target) for target in TARGETS]
     histograms = {tensor: Histogram() for tensor in quantized_tensors(plans)}
-    peaks = {layer.input: ChannelPeaks() for layer in layers(model)}
-    moments: dict[str, Moments] = {}
+    moments = {
+        layer.name: Moments(layer, seed=seed, images=MOMENT_IMAGES)
+        for layer in weighted_layers(model, plans)
+    }
+    nothing = Observations(model, 0, histograms, moments, {}, {})
+    return _after(nothing, images, total, threads, progress)
+
+
+def gather_more(
+    observed: Observations,
+    batches: Sequence[Float32s],
+    *,
+    threads: int,
+    progress: Progress = silent,
+) -> Observations:
+    """The observations after more images, as if one pass had shown those too.
+
+    What `observed` holds goes on learning, so that large moments are not in memory twice: it is
+    not to be used any more.
+    """
+    return _after(observed, lambda: batches, sum(map(len, batches)), threads, progress)
+
+
+def _after(
+    observed: Observations,
+    images: Callable[[], Iterable[Float32s]],
+    total: int,
+    threads: int,
+    progress: Progress,
+) -> Observations:
+    found = layers(observed.model)
+    peaks = {layer.input: ChannelPeaks() for layer in found}
+    for tensor, highest in observed.peaks.items():
+        peaks[tensor].add(highest, observed.sizes[tensor])
     count = 0
-    for number, part in enumerate(in_passes(weighted_layers(model, plans))):
-        watched = for_ranges(histograms, peaks) if number == 0 else {}
+    weighted = [layer for layer in found if layer.name in observed.moments]
+    for number, part in enumerate(in_passes(weighted)):
+        watched = for_ranges(observed.histograms, peaks) if number == 0 else {}
         for layer in part:
-            moments[layer.name] = Moments(layer, seed=seed, images=MOMENT_IMAGES)
-            watched.setdefault(layer.input, []).append(moments[layer.name])
+            watched.setdefault(layer.input, []).append(observed.moments[layer.name])
         count = collect(
-            model,
+            observed.model,
             images(),
             watched,
             threads=threads,
             progress=lambda done: progress("measuring activations", done, total),
         )
-    channel_peaks = {name: peak.peaks for name, peak in peaks.items()}
-    sizes = {name: peak.size for name, peak in peaks.items()}
-    return Observations(model, count, histograms, moments, channel_peaks, sizes)
+    return replace(
+        observed,
+        images=observed.images + count,
+        peaks={name: peak.peaks for name, peak in peaks.items()},
+        sizes={name: peak.size for name, peak in peaks.items()},
+    )
 
 
 def quantized_tensors(plans: Sequence[QuantPlan]) -> list[str]:

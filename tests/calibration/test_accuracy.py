@@ -100,6 +100,21 @@ def test_what_is_promised_names_the_images_it_was_measured_on(job: Job, held: Re
     assert promised["images"]["of"] == "12 images held back from calibration"
     assert promised["images"]["sqnr_db"] == pytest.approx(20, abs=0.1)
     assert promised["recorded"] is None  # this bundle has no reference.npz
+    fewer = replace(job, calibrate=replace(job.held, paths=job.held.paths[:4]))
+    of = promised_figures(fewer, graphs, accuracy)["int8"]["images"]["of"]
+    assert of == "12 images held back from calibration, before it took them in"
+
+
+def test_files_that_were_refitted_are_measured_on_the_recorded_inputs_themselves(
+    job: Job, held: Reference
+) -> None:
+    graphs: dict[Variant, onnx.ModelProto] = {"int8": _louder(job, 1.1)}
+    before = measure_graphs(job, graphs, held).accuracy
+    fewer = replace(job, calibrate=replace(job.held, paths=job.held.paths[:4]))
+    after: dict[Variant, onnx.ModelProto] = {"int8": _louder(job, 1.01)}
+    promised = promised_figures(fewer, after, before, held)["int8"]
+    assert promised["images"]["sqnr_db"] == pytest.approx(20, abs=0.1)
+    assert promised["recorded"]["sqnr_db"] == pytest.approx(40, abs=0.1)
 
 
 def test_on_recorded_inputs_that_are_the_images_held_back_nothing_is_run_again(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from resdeploy.calibration.job import Job, QuantizeReport
+from resdeploy.calibration.observe.images import CalibrationImages
 from resdeploy.deploy.bundle.bundle import read_bundle
 from resdeploy.deploy.errors import EXIT_GATE_FAILED
 from resdeploy.deploy.images.dataset import Images
@@ -20,6 +21,21 @@ def test_a_refused_variant_fails_unless_it_was_forced(flower_bundle: Path) -> No
     document = report.to_json()
     assert document["refused"] == {"int8": "SQNR is 9 dB"}
     assert set(document["variants"]) == set(manifest.variants)
+
+
+def test_few_images_are_all_calibrated_with_in_the_end(job: Job) -> None:
+    def split(calibrate: int, held: int) -> Job:
+        paths = tuple(Path(f"{n}.jpg") for n in range(calibrate + held))
+        parts = paths[:calibrate], paths[calibrate:]
+        ours, theirs = (CalibrationImages(part, ("",) * len(part), ()) for part in parts)
+        return replace(job, calibrate=ours, held=theirs)
+
+    assert split(75, 25).refits and split(75, 25).images == 100
+    assert not split(450, 64).refits
+    nobody_held = replace(job, calibrate=job.held)
+    assert not nobody_held.refits and nobody_held.images == 12
+    none = CalibrationImages((), (), ())
+    assert not replace(job, calibrate=none, held=none).refits
 
 
 def test_the_limit_of_the_drop_counts_only_with_labels(job: Job) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from resdeploy.calibration.graph.layers import layers
 from resdeploy.calibration.graph.placement import plan
-from resdeploy.calibration.observe.gather import Observations, gather
+from resdeploy.calibration.observe.gather import Observations, gather, gather_more
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.ort import open_graph, session_options
 from resdeploy.deploy.targets import CPU, TARGETS
@@ -83,3 +83,20 @@ def test_what_layers_read_is_measured_by_channel(
         np.testing.assert_allclose(observed.peaks[layer.input], peaks, rtol=1e-5)
         assert observed.sizes[layer.input] == seen[0].size
         assert (layer.name in observed.moments) == (layer.op_type == "Conv")
+
+
+def test_more_images_leave_what_one_pass_over_all_leaves(
+    model: onnx.ModelProto, observed: Observations
+) -> None:
+    first = gather(model, lambda: _BATCHES[:1], 3, threads=1)
+    both = gather_more(first, _BATCHES[1:], threads=1)
+    assert both.images == observed.images
+    for tensor, histogram in observed.histograms.items():
+        assert both.histograms[tensor].extremes.state() == histogram.extremes.state()
+        np.testing.assert_array_equal(both.histograms[tensor].counts, histogram.counts)
+    for name, moments in observed.moments.items():
+        np.testing.assert_array_equal(both.moments[name].mean, moments.mean)
+        np.testing.assert_array_equal(both.moments[name].covariance, moments.covariance)
+    for tensor, peaks in observed.peaks.items():
+        np.testing.assert_array_equal(both.peaks[tensor], peaks)
+    assert both.sizes == observed.sizes
