@@ -77,7 +77,7 @@ def insert_qdq(
         ranges: activation tensor → range, at least for every tensor of the plan that leads.
         weights: weight initializer → its integers; one not given is rounded to nearest (8 bits).
         biases: node name → new bias (C_out,), for nodes whose bias changes (or had none).
-        floats: weight initializer of a layer that stays float → its new values.
+        floats: weight of a layer that stays float → its new values.
         half: the remainder computes in half, for strongly typed builders.
         float_weights: keep weights float (on the integer grid) behind Q and DQ, as TensorRT
             before 10 reads them, instead of storing int8.
@@ -89,19 +89,17 @@ def insert_qdq(
     _check_form(plan, weights, half=half, float_weights=float_weights)
     leaders = tuple(plan.same_range.get(tensor, tensor) for tensor in plan.activations)
     check_covers(ranges, leaders, "the calibration")
-    wiring = wire(model)
-    building = _QdqGraph(plan, wiring, weights, biases, float_weights)
+    building = _QdqGraph(plan, wire(model), weights, biases, float_weights)
     for name, values in (floats or {}).items():
         building.constant(name, values)
     grids = dict(zip(plan.activations, (ranges[leader] for leader in leaders), strict=True))
-    for tensor in wiring.inputs:
+    for tensor in building.wiring.inputs:
         _quantize_activation(building, tensor, grids)
     for node in model.graph.node:
         building.nodes.append(_rewire(building, node))
         for tensor in node.output:
             _quantize_activation(building, tensor, grids)
-    quantized = _assemble(model, building)
-    return halve_quantized(quantized) if half else quantized
+    return halve_quantized(_assemble(model, building)) if half else _assemble(model, building)
 
 
 def _check_form(
