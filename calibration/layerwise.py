@@ -9,9 +9,11 @@ output of the layer and Σ over all its values:
 For `own` the INT8 graph is cut behind every layer, and what follows is fed with the float values.
 Both graphs compute what they say (no fused integer kernels).
 
+A centred layer's output (`weights.centre`) is compared, and fed, with its constant put back.
+
 A sound layer's own signal is more than 5 dB above its own noise. Repairs such as equalization,
-though, scale and shift channels of inner tensors on purpose and undo it in the next layer: both
-look unsound from exact input, but `whole` there or behind is above 15 dB, and they are excused.
+though, scale channels of inner tensors on purpose and undo it in the next layer: both look unsound
+from exact input, but `whole` there or behind is above 15 dB, and they are excused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +21,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from resdeploy.calibration.graph.topology import Wiring, wire
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.errors import GraphError
 from resdeploy.deploy.metrics.layer_error import UNSOUND_DB, LayerError
@@ -66,16 +69,34 @@ def _sums(
     runs = [_session(_tapped(original, tensors)), _session(_tapped(quantized, tensors))]
     alone = _session(_cut(quantized, tensors))
     fed = {argument.name for argument in alone.get_inputs()}
+    taken = _taken_out(original, quantized, tensors)
     found = np.zeros((3, len(tensors)))
     for image in inputs:
         values = {given: image[None]}
         expected, got = (run.run(tensors, values) for run in runs)
-        feeds = {f"{name}{_FED}": z for name, z in zip(tensors, expected, strict=True)} | values
+        moved = [z - c for z, c in zip(expected, taken, strict=True)]
+        feeds = {f"{name}{_FED}": z for name, z in zip(tensors, moved, strict=True)} | values
         own = alone.run(tensors, {name: feeds[name] for name in feeds if name in fed})
-        for place, (z, y, o) in enumerate(zip(expected, got, own, strict=True)):
-            found[:, place] += [_energy(z), _energy(y - z), _energy(o - z)]
+        for place, (z, m, y, o) in enumerate(zip(expected, moved, got, own, strict=True)):
+            found[:, place] += [_energy(z), _energy(y - m), _energy(o - m)]
     signal, whole, alone_noise = found.tolist()
     return signal, whole, alone_noise
+
+
+def _taken_out(
+    original: onnx.ModelProto, quantized: onnx.ModelProto, tensors: Sequence[str]
+) -> list[np.float32]:
+    """What centring took out of each tensor: the lower bound of the ReLU behind it tells."""
+    before, after = wire(original), wire(quantized)
+    return [_lower_bound(before, name) - _lower_bound(after, name) for name in tensors]
+
+
+def _lower_bound(wiring: Wiring, tensor: str) -> np.float32:
+    """That of the Clip which alone reads the tensor; 0 without one."""
+    reader = wiring.sole_consumer(tensor)
+    if reader is None or reader.op_type != "Clip" or len(reader.input) < 2 or not reader.input[1]:
+        return np.float32(0)
+    return np.float32(numpy_helper.to_array(wiring.constants[reader.input[1]]))
 
 
 def _energy(values: Float32s) -> float:

@@ -17,7 +17,7 @@ EXPLAINED = (
     "own dB: how far the layer's output is above the error that it adds itself (20 dB: a tenth)",
     "so far dB: the same with the errors of all layers before it, which later layers may mend",
     "share: its part of the errors that all layers add themselves: where accuracy goes",
-    "moved: repairs shifted or scaled its output on purpose, and the next layer undoes it",
+    "moved: repairs scaled its channels on purpose, and the next layer undoes it",
 )
 
 
@@ -57,7 +57,7 @@ def table_row(row: Mapping[str, Any]) -> list[str]:
         f"{row['low']:.4g} to {row['high']:.4g}" if quantized else "float",
         "moved" if moved else f"{row['own_db']:.1f}" if quantized else "",
         "" if moved else f"{row['whole_db']:.1f}",
-        f"{row['share']:.1%}",
+        "" if moved else f"{row['share']:.1%}",
     ]
 
 

@@ -95,6 +95,35 @@ def test_channels_scaled_on_purpose_are_excused(tmp_path: Path, inputs: Float32s
             assert [error.name for error in errors if error.excused] == ["third", "head"]
 
 
+def test_a_centred_layer_is_measured_with_its_middle_put_back(
+    tmp_path: Path, inputs: Float32s
+) -> None:
+    exact = _write(tmp_path / "float.onnx", {}, {})
+    wrong = onnx.load(_write(tmp_path / "w.onnx", dict.fromkeys(_SHAPES, 0.01), {}))
+    middle = np.array(-1.5, np.float32)
+    third = next(node for node in wrong.graph.node if node.name == "third")
+    third.attribute[0].ints[:] = [0, 0, 0, 0]  # so that all it reads is centred
+    original = onnx.load(exact)
+    original.graph.node[5].attribute[0].ints[:] = [0, 0, 0, 0]
+    onnx.save(original, exact)
+    weight = next(t for t in wrong.graph.initializer if t.name == "w3")
+    undone = 1.5 * numpy_helper.to_array(weight).sum(axis=(1, 2, 3))
+    for name, value in (("low", middle), ("b3", undone)):
+        wrong.graph.initializer.append(numpy_helper.from_array(value, name))
+    activation = next(node for node in wrong.graph.node if node.output[0] == "r2")
+    activation.op_type = "Clip"
+    activation.input.append("low")
+    third.input.append("b3")
+    added = next(node for node in wrong.graph.node if node.name == "sum")
+    added.output[0] = "plain"
+    shift = onnx.helper.make_node("Sub", ["plain", "c"], ["a"], "shift")
+    wrong.graph.initializer.append(numpy_helper.from_array(-middle, "c"))
+    wrong.graph.node.insert(4, shift)
+    onnx.save(wrong, tmp_path / "int8.onnx")
+    errors = layer_errors(exact, tmp_path / "int8.onnx", inputs)
+    assert all(error.own_db > 35 and not error.excused for error in errors)
+
+
 def test_graphs_that_share_no_layer_are_refused(tmp_path: Path, inputs: Float32s) -> None:
     exact = _write(tmp_path / "float.onnx", {}, {})
     model = onnx.load(exact)

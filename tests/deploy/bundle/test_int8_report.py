@@ -43,6 +43,6 @@ def test_every_column_of_figures_is_explained() -> None:
 def test_an_output_that_a_repair_moved_shows_no_error() -> None:
     row = {"name": "c", "op_type": "Conv", "low": -3.0, "high": 3.0, "scale": 0.02}
     moved = table_row({**row, "own_db": -39.4, "whole_db": -4.0, "share": 0.0})
-    assert moved == ["c", "Conv", "-3 to 3", "moved", "", "0.0%"]
+    assert moved == ["c", "Conv", "-3 to 3", "moved", "", ""]
     sound = table_row({**row, "own_db": 45.1, "whole_db": 28.9, "share": 0.003})
     assert sound == ["c", "Conv", "-3 to 3", "45.1", "28.9", "0.3%"]
