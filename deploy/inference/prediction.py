@@ -41,7 +41,10 @@ def top_predictions(logits: Float32s, labels: Sequence[str], top: int) -> list[P
 
 def best_classes(logits: Float32s, top: int) -> list[int]:
     """Indices of the `top` largest of (classes,) finite logits, ties by index; sorts only those."""
-    place = max(len(logits) - top, 0)
+    if top >= len(logits):
+        every: list[int] = np.argsort(-logits, kind="stable").tolist()
+        return every
+    place = len(logits) - top
     best = np.flatnonzero(logits >= np.partition(logits, place)[place])
     found: list[int] = best[np.argsort(-logits[best], kind="stable")][:top].tolist()
     return found

@@ -1,14 +1,14 @@
 """Writes the access log in a thread, so that a reader that stops reading stops no request."""
 
 import json
-import os
-import queue
+import random
 import re
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -18,7 +18,7 @@ from resdeploy.deploy.serving.refusal import Reason
 _LINES = 10_000
 _END_S = 2.0
 # lines are written together, not each in a turn of the thread's own
-_PAUSE_S = 0.02
+_PAUSE_S = 0.1
 _PATH_CHARACTERS = 200
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -49,7 +49,7 @@ class Marks:
 def marks_of(headers: Mapping[str, str]) -> Marks:
     """The marks of a request, from headers or metadata; an id is made where none is usable."""
     given = headers.get("x-request-id", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
     parent = headers.get("traceparent", "")
     trace = _TRACE_PARENT.fullmatch(parent)
     state = headers.get("tracestate", "")
@@ -72,10 +72,11 @@ class Line:
     sent_bytes: int
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, the time of the end first."""
+    def to_json(self, ended_s: float) -> dict[str, Any]:
+        """Plain values, the time of the end first, which is given in seconds since 1970."""
+        ended = datetime.fromtimestamp(ended_s, timezone.utc)
         return {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "time": ended.isoformat(timespec="milliseconds"),
             "request_id": self.marks.request_id,
             "trace_id": self.marks.trace_id,
             "client": self.client,
@@ -95,7 +96,8 @@ class AccessLog:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_LINES)
+        # the line, when the request ended, and how many lines were lost before it
+        self._queue: SimpleQueue[tuple[Line, float, int] | None] = SimpleQueue()
         self._missed = 0
         # a daemon: a reader that never reads must not keep the process from its end
         self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
@@ -103,17 +105,20 @@ class AccessLog:
 
     def add(self, line: Line) -> None:
         """Queue a line; where the queue is full, the next one that fits tells how many are lost."""
-        fields = line.to_json()
-        try:
-            self._queue.put_nowait({**fields, "missed": self._missed} if self._missed else fields)
-            self._missed = 0
-        except queue.Full:
+        if self._queue.qsize() >= _LINES:
             self._missed += 1
+            return
+        self._queue.put((line, time.time(), self._missed))
+        self._missed = 0
 
     def _write(self) -> None:
-        while (line := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
+            line, ended_s, missed = item
+            fields = line.to_json(ended_s)
             try:
-                self._stream.write(json.dumps(line) + "\n")
+                self._stream.write(
+                    json.dumps({**fields, "missed": missed} if missed else fields) + "\n"
+                )
                 if self._queue.empty():
                     self._stream.flush()
                     time.sleep(_PAUSE_S)
@@ -130,8 +135,5 @@ class AccessLog:
         trace: TracebackType | None,
     ) -> None:
         if self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=_END_S)
-            except queue.Full:
-                return
+            self._queue.put(None)
             self._thread.join(_END_S)

@@ -164,7 +164,7 @@ async def _answered(waiting: Waiting[Answer]) -> Answer:
 
 
 async def _within(seconds: float, work: Awaitable[Result]) -> Result:
-    with Interruptible(seconds, Refusal("timeout", f"no answer within {seconds:.3g} s")):
+    with Interruptible(seconds, "timeout", f"no answer within {seconds:.3g} s"):
         return await work
 
 
@@ -210,7 +210,8 @@ def _output_tensor(model: ServedModel, output: OutputRequest, logits: Float32s) 
     labels = model.manifest.labels
     texts = []
     for row in logits:
+        values = row.tolist()  # an array's elements are slow to format
         for index in best_classes(row, most):
             label = f":{labels[index]}" if labels else ""
-            texts.append(f"{row[index]:f}:{index}{label}".encode())
+            texts.append(f"{values[index]:f}:{index}{label}".encode())
     return OutputTensor(output.name, "BYTES", (len(logits), most), tuple(texts), output.binary)

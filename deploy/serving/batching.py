@@ -5,9 +5,9 @@ A worker takes a batch as soon as `max_batch` rows wait, or when the oldest of t
 of arrival. One that was cancelled or has expired leaves before the inference; when a batch fails,
 each of its requests is run alone, so that one cannot spoil its neighbours.
 
-On a CPU a run of one thread gains nothing from more images, so the rows that wait are spread over
-all workers, one for each core: each takes its share of what is left (guided self-scheduling:
-Polychronopoulos and Kuck, 1987). On a GPU they stay together.
+On a CPU the rows that wait are spread over all workers, one for each core: each takes its share of
+what is left (guided self-scheduling: Polychronopoulos and Kuck, 1987), but no more than what makes
+a row cheapest, which is learned. On a GPU they stay together.
 """
 
 import heapq
@@ -27,6 +27,9 @@ from resdeploy.deploy.serving.refusal import Refusal
 
 # Triton's convention: 1 is the most urgent, 0 asks for the default
 DEFAULT_PRIORITY = 100
+
+# how often each size of a run is tried at first, and one round in how many is of trials later
+_TRIALS = 16
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,35 @@ class _Entry:
     deadline_s: float = field(compare=False)
 
 
+class Share:
+    """How many rows one run should take at most, learned from what runs of each size have cost.
+
+    A row alone finds its values in the core's caches, rows together read the weights once:
+    one of eight costs MobileNetV2 12 % more than one alone, and ResNet-18 at 96 pixels 28 % less.
+    The sizes 8, 4, 2, 1 are tried in turn, at first always and then now and then.
+    """
+
+    def __init__(self, most: int) -> None:
+        """For runs of at most so many rows."""
+        self._sizes = [1 << power for power in reversed(range(most.bit_length()))]
+        self._row_s: dict[int, float] = {}
+        self._turn = 0
+
+    def next(self) -> int:
+        """The most rows that the next run should take."""
+        rounds, turn = divmod(self._turn, len(self._sizes))
+        self._turn += 1
+        if rounds < _TRIALS or rounds % _TRIALS == 0 or not self._row_s:
+            return self._sizes[turn]
+        return min(self._row_s, key=self._row_s.__getitem__)
+
+    def learn(self, rows: int, row_s: float) -> None:
+        """A run of so many rows took this CPU time for each of them; older runs count less."""
+        if rows in self._sizes:
+            before = self._row_s.get(rows, row_s)
+            self._row_s[rows] = before + (row_s - before) / _TRIALS
+
+
 def _ignore(record: BatchRecord) -> None:
     """For a batcher that nobody observes."""
 
@@ -108,6 +140,7 @@ class Batcher:
         self._waiting: dict[int, _Entry] = {}
         self._rows = 0
         self._row_s = 0.0
+        self._share = Share(rules.max_batch)
         self._due = -1  # requests up to this number have waited long enough
         self._closed = False
         self._numbers = itertools.count()
@@ -189,7 +222,11 @@ class Batcher:
                     late = Refusal("timeout", "the request's time ran out while it waited")
                     entry.future.set_exception(late)
             if live:
+                used_s = time.thread_time()
                 self._answer(live)
+                rows = sum(len(entry.rows) for entry in live)
+                with self._changed:
+                    self._share.learn(rows, (time.thread_time() - used_s) / rows)
 
     def _next_batch(self) -> list[_Entry]:
         """Wait for a batch that is due; empty once closed and drained."""
@@ -213,7 +250,8 @@ class Batcher:
     def _take(self) -> list[_Entry]:
         most = self.rules.max_batch
         if self.rules.spread:
-            most = min(most, math.ceil(self._rows / self.rules.workers))
+            waiting = math.ceil(self._rows / self.rules.workers)
+            most = min(most, waiting if waiting == 1 else min(waiting, self._share.next()))
             self._due = next(reversed(self._waiting))  # the other shares go at once
         batch: list[_Entry] = []
         rows = 0

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from types import TracebackType
 
-from resdeploy.deploy.serving.refusal import Refusal
+from resdeploy.deploy.serving.refusal import Reason, Refusal
 
 
 class Interruptible:
@@ -13,25 +13,27 @@ class Interruptible:
     `asyncio.wait_for` and `asyncio.wait` would make tasks of their own, several for each request.
     """
 
-    def __init__(self, seconds: float | None = None, refusal: Refusal | None = None) -> None:
-        """Interrupt after so many seconds with `refusal`, if both are given."""
+    def __init__(
+        self, seconds: float | None = None, reason: Reason = "timeout", text: str = ""
+    ) -> None:
+        """Interrupt with this reason after so many seconds, if they are given."""
         self._seconds = seconds
-        self._late = refusal
+        self._late = (reason, text)
         self._task: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: Refusal | None = None
 
-    def interrupt(self, refusal: Refusal) -> None:
+    def interrupt(self, reason: Reason, text: str) -> None:
         """End the wait; only the first reason counts, and none once the context was left."""
         if self._task is not None and self._refusal is None:
-            self._refusal = refusal
+            self._refusal = Refusal(reason, text)
             self._task.cancel()
 
     def __enter__(self) -> "Interruptible":
         self._task = asyncio.current_task()
-        if self._seconds is not None and self._late is not None:
+        if self._seconds is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._seconds, self.interrupt, self._late)
+            self._timer = loop.call_later(self._seconds, self.interrupt, *self._late)
         return self
 
     def __exit__(

@@ -109,8 +109,8 @@ def serve(
 def application(service: Service) -> Router:
     """Every route; errors pass through it to the guard."""
     routes = [
-        *v1_routes(service),
         *v2_routes(service),
+        *v1_routes(service),
         *operations_routes(service),
         *page_routes(),
     ]

@@ -86,7 +86,7 @@ def encode_infer(response: InferResponse) -> tuple[bytes, dict[str, str]]:
             tail.append(raw_bytes(tensor))
             fields["parameters"] = {"binary_data_size": len(tail[-1])}
         elif isinstance(tensor.values, tuple):
-            data = json.dumps([element.decode() for element in tensor.values])
+            fields["data"] = [element.decode() for element in tensor.values]
         else:
             data = f"[{_numbers(tensor.values)}]"
         outputs.append(_with(fields, "data", data) if data else json.dumps(fields))

@@ -1,10 +1,15 @@
-"""A uvicorn connection with limits: how many, how large the headers, how long it may be silent."""
+"""A uvicorn connection with limits: how many, how large the headers, how long it may be silent.
+
+It also tells an application that its client has left, by `scope["extensions"][LEAVING]`: to await
+that by ASGI's `receive` takes a task for each request.
+"""
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -13,6 +18,10 @@ from resdeploy.deploy.serving.refusal import CODES, Reason
 
 # of a body before the application, which counts them all, gets to see it; a tensor fits
 _HELD_BYTES = 1 << 20
+_READ_BYTES = 256 << 10
+
+# the key of a function that takes another, which is called when the client leaves
+LEAVING = "resdeploy.leaving"
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -27,11 +36,14 @@ class LimitedProtocol(HttpToolsProtocol):
     _held_bytes = 0
     _opened_s = 0.0
     _timer: asyncio.TimerHandle | None = None
+    _left = False
+    _when_left: Callable[[], None] | None = None
 
     # a stream's transport, for which asyncio's base class has a wider type
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # see above
         """Count the connection and wait for its first request."""
-        super().connection_made(transport)
+        self._socket = transport
+        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]  # as below
         self._parts: list[bytes] = []
         self._opened_s = self.loop.time()
         self.room.silent[self] = None
@@ -46,10 +58,23 @@ class LimitedProtocol(HttpToolsProtocol):
         self.room.silent.pop(self, None)
         self.room.leaving.discard(self)
         super().connection_lost(exc)
+        self._left = True
+        if self._when_left is not None:
+            self._when_left()
+            self._when_left = None
+
+    def when_left(self, call: Callable[[], None]) -> None:
+        """Call this when the client leaves, at once if it has; only the last one given counts."""
+        if self._left:
+            call()
+        else:
+            self._when_left = call
 
     def data_received(self, data: bytes) -> None:
         """Read on, as long as the headers stay short."""
         self._begun_now = False
+        if len(data) >= _READ_BYTES:  # there is more: asyncio's transports read so much at once
+            self._socket.max_size = _HELD_BYTES  # type: ignore[attr-defined]  # of asyncio's own
         super().data_received(data)
         if self.transport.is_closing() or self._stage == "body":
             return
@@ -80,6 +105,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if size > self.limits.header_bytes:
             self._refuse_headers()
         if not self.transport.is_closing():
+            extensions: dict[str, Any] = {LEAVING: self.when_left}
+            self.scope["extensions"] = extensions
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -168,6 +195,41 @@ class LimitedProtocol(HttpToolsProtocol):
         ]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)
         self.transport.close()
+
+
+class _OneWrite:
+    """A transport that sends the head of a response and the body that follows it at once.
+
+    uvicorn writes them one after the other, which costs a system call more, and the client too.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            self._transport.write(self._head + data)
+            self._head = b""
+        elif data.startswith(b"HTTP/"):
+            self._head = data
+            self._loop.call_soon(self._flush)  # a body that comes later, or never
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 @dataclass

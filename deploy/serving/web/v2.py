@@ -5,16 +5,18 @@ Also the repository extension of Triton: index, load, unload.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from resdeploy.deploy.serving.answer import Service, Timing, infer
 from resdeploy.deploy.serving.describe import EXTENSIONS, model_metadata, versions_of
 from resdeploy.deploy.serving.interrupt import Interruptible
+from resdeploy.deploy.serving.limits import Limits
 from resdeploy.deploy.serving.protocol.http_body import (
     LENGTH_HEADER,
     encode_infer,
@@ -23,10 +25,13 @@ from resdeploy.deploy.serving.protocol.http_body import (
 )
 from resdeploy.deploy.serving.protocol.tensors import malformed
 from resdeploy.deploy.serving.refusal import Refusal
+from resdeploy.deploy.serving.web.connections import LEAVING
 from resdeploy.deploy.serving.web.route import route
 
 # beyond this, reading JSON would keep the event loop from other requests
 _PARSED_AT_ONCE_BYTES = 64 << 10
+_LEFT = "the client left"
+_TIMING = "decode;dur=%.3f, preprocess;dur=%.3f, queue;dur=%.3f, inference;dur=%.3f"
 
 Result = TypeVar("Result")
 
@@ -53,7 +58,7 @@ def v2_routes(service: Service) -> list[Route]:
 def name_request(request: Request, service: Service, name: str) -> None:
     """Tell log and metrics which model is meant, if there is one of that name."""
     if name in service.repository.names:
-        request.state.model = name
+        request.scope["state"]["model"] = name
 
 
 async def read_body(request: Request, service: Service) -> bytes:
@@ -62,50 +67,44 @@ async def read_body(request: Request, service: Service) -> bytes:
     Raises:
         Refusal: too large, too slow, or the client left.
     """
-    limits = service.limits
+    limits, state = service.limits, request.scope["state"]
     declared = request.headers.get("content-length", "0")
-    too_large = Refusal("too_large", f"the body is too large, limit: {limits.body_bytes} bytes")
     if declared.isdecimal() and int(declared) > limits.body_bytes:
-        raise too_large
-
-    slow = Refusal("too_slow", f"the body did not arrive within {limits.arrival_s:g} s")
+        raise _too_large(limits)
     chunks = []
-    size = 0
-    try:
-        with Interruptible(limits.arrival_s, slow):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limits.body_bytes:
-                    raise too_large
-                service.bodies.take(len(chunk))
-                request.state.held_bytes += len(chunk)
-                if chunk:  # the end of the body is one of none
-                    chunks.append(chunk)
-    except ClientDisconnect as error:
-        raise Refusal("client_left", "the client left") from error
-    return b"".join(chunks)
+    more = True
+    late = f"the body did not arrive within {limits.arrival_s:g} s"
+    with Interruptible(limits.arrival_s, "too_slow", late):
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal("client_left", _LEFT)
+            chunk = message["body"]
+            more = message["more_body"]
+            service.bodies.take(len(chunk))
+            state["held_bytes"] += len(chunk)
+            if state["held_bytes"] > limits.body_bytes:
+                raise _too_large(limits)
+            if chunk:  # the end of the body is one of none
+                chunks.append(chunk)
+    return b"".join(chunks)  # of one, no copy
 
 
 async def unless_client_leaves(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work`, which is cancelled when the client closes the connection.
-
-    Call it when the whole body was read: the next message is then the end of the connection.
-    """
-    leaving = asyncio.ensure_future(request.receive())
+    """The result of `work`, which is cancelled when the client closes the connection."""
     with Interruptible() as waiting:
-        left = Refusal("client_left", "the client left")
-        leaving.add_done_callback(lambda _: waiting.interrupt(left))
-        try:
-            return await work
-        finally:
-            leaving.cancel()
+        request.scope["extensions"][LEAVING](partial(waiting.interrupt, "client_left", _LEFT))
+        return await work
 
 
 def server_timing(timing: Timing) -> dict[str, str]:
     """The Server-Timing header, in ms, which browsers show and the page reads."""
-    parts = {name.removesuffix("_s"): seconds for name, seconds in vars(timing).items()}
-    text = ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in parts.items())
-    return {"server-timing": text}
+    found = (timing.decode_s, timing.preprocess_s, timing.queue_s, timing.inference_s)
+    return {"server-timing": _TIMING % tuple(1000 * seconds for seconds in found)}
+
+
+def _too_large(limits: Limits) -> Refusal:
+    return Refusal("too_large", f"the body is too large, limit: {limits.body_bytes} bytes")
 
 
 class _Endpoints:

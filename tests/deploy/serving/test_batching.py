@@ -3,7 +3,7 @@
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.errors import BackendError
-from resdeploy.deploy.serving.batching import Batcher, BatchRecord, BatchRules
+from resdeploy.deploy.serving.batching import Batcher, BatchRecord, BatchRules, Share
 from resdeploy.deploy.serving.refusal import Refusal
 
 _WAIT_S = 10.0
@@ -186,6 +186,39 @@ def test_on_a_cpu_waiting_rows_are_spread_over_all_workers() -> None:
         answers = [future.result(_WAIT_S) for future in futures]
     assert list(map(len, gate.batches)) == [4, 2, 1, 1]  # half of what is left, rounded up
     assert [answer.logits.item() for answer in answers] == [2 * v + 1 for v in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("costs_s", "best"), [((4, 3, 2, 1), 1), ((1, 2, 3, 4), 8), ((3, 1, 2, 4), 4)]
+)
+def test_the_size_that_makes_a_row_cheapest_is_learned_and_learned_anew(
+    costs_s: tuple[int, ...], best: int
+) -> None:
+    share = Share(8)
+    sizes = (8, 4, 2, 1)
+
+    def run(costs_s: Sequence[int]) -> list[int]:
+        taken = [share.next() for _ in range(64)]
+        for rows in taken:
+            share.learn(rows, costs_s[sizes.index(rows)])
+        return taken
+
+    assert run(costs_s) == [*sizes] * 16  # each is tried at first
+    taken = [*run(costs_s), *run(costs_s)]
+    assert taken.count(best) >= 0.9 * len(taken) and set(taken) == set(sizes)
+    for _ in range(64):  # the machine changes
+        taken = run(costs_s[::-1])
+    assert max(sizes, key=taken.count) == sizes[costs_s[::-1].index(min(costs_s))]
+
+
+def test_sizes_that_never_came_are_not_chosen() -> None:
+    share = Share(6)
+    assert [share.next() for _ in range(3)] == [4, 2, 1]
+    for _ in range(100):
+        share.learn(3, 0.1)  # of requests with several rows; no size that is tried
+    share.learn(2, 1)
+    taken = [share.next() for _ in range(480)]
+    assert set(taken) == {4, 2, 1} and taken.count(2) > 0.8 * len(taken)
 
 
 def test_a_request_that_is_done_leaves_nothing_in_memory() -> None:

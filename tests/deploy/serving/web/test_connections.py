@@ -1,15 +1,19 @@
 """Connections that are slow, silent, too many or lie about lengths cost little and end."""
 
+import asyncio
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import grpc
 import pytest
 
 from resdeploy.deploy.serving.rpc.messages import SERVICE, message_class
+from resdeploy.deploy.serving.web.connections import LimitedProtocol, _OneWrite
 from tests.deploy.serving.running import WAIT_S, Running, running
 
 _BODY = json.dumps(
@@ -64,6 +68,48 @@ def test_a_long_body_comes_whole(colours_bundle: Path) -> None:
     with running([colours_bundle]) as server:
         answer = _talk(server, _head(len(body), "connection: close"), body)
     assert answer.startswith(b"HTTP/1.1 200") and b'"model_name": "colours"' in answer
+
+
+def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(colours_bundle: Path) -> None:
+    with (
+        running([colours_bundle]) as server,
+        socket.create_connection(("127.0.0.1", server.port), WAIT_S) as connection,
+    ):
+        connection.sendall(_head(len(_BODY), "expect: 100-continue", "connection: close"))
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(_BODY)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_head_is_sent_with_its_body_and_alone_if_none_comes() -> None:
+    sent: list[bytes] = []
+    turns: list[Callable[[], None]] = []
+    transport = SimpleNamespace(write=sent.append, close=lambda: None, is_closing=lambda: False)
+    joined = _OneWrite(
+        cast(asyncio.Transport, transport),
+        cast(asyncio.AbstractEventLoop, SimpleNamespace(call_soon=turns.append)),
+    )
+    for data in (b"HTTP/1.1 200 OK\r\n\r\n", b"body", b"more"):
+        joined.write(data)
+    assert sent == [b"HTTP/1.1 200 OK\r\n\r\nbody", b"more"]
+    joined.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert len(sent) == 2
+    for turn in turns:
+        turn()
+    assert sent[2:] == [b"HTTP/1.1 204 No Content\r\n\r\n"]
+    joined.write(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+    joined.close()
+    assert sent[3:] == [b"HTTP/1.1 304 Not Modified\r\n\r\n"]
+
+
+def test_who_asks_after_the_client_left_is_told_at_once() -> None:
+    told: list[str] = []
+    connection = LimitedProtocol.__new__(LimitedProtocol)
+    connection.when_left(lambda: told.append("early"))
+    assert not told
+    connection._left = True
+    connection.when_left(lambda: told.append("late"))
+    assert told == ["late"]
 
 
 def test_a_length_that_is_too_small_never_mixes_requests(impatient: Running) -> None:
