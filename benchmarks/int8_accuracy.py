@@ -1,7 +1,8 @@
 """INT8 of resdeploy beside what other tools make of the same network and the same images.
 
     python benchmarks/int8_accuracy.py BUNDLE CALIB DATA [--images 128] [--threads 2]
-                                       [--peers PYTHON…] [--only TOOL…] [--json FILE]
+                                       [--peers PYTHON…] [--only TOOL…] [--quick]
+                                       [--json FILE]
 
 BUNDLE holds fp32.onnx; CALIB calibration images; DATA labelled images to judge on, less those that
 were calibrated with, which may be in the same folder. resdeploy runs as a user runs `quantize`,
@@ -17,7 +18,8 @@ Runtime's integer kernels on this CPU; by OpenVINO on this CPU. Intervals are of
 of top-1 by the count of lost and gained answers, of the same drop by the sharpest estimate, which
 `resdeploy verify` decides by (docs/gate.md), Wilson's of the agreement with float, and the
 bootstrap's over images of the SQNR of the logits. Seconds are those of quantizing. `--only` runs
-the tools named: ours, quantize_static, nncf, modelopt.
+the tools named: ours, quantize_static, nncf, modelopt; `--quick` leaves out entropy and
+percentile ranges, which take longest.
 """
 
 import argparse
@@ -46,6 +48,7 @@ _PEERS = {
     "nncf": ("nncf-fast", "nncf", "nncf-mixed"),
     "modelopt": ("modelopt-max", "modelopt-entropy"),
 }
+_SLOW = ("modelopt-entropy",)
 _OURS, _STATIC = "ours", "quantize_static"
 
 
@@ -61,12 +64,12 @@ def ours(setting: Setting, arguments: argparse.Namespace) -> Iterator[dict[str, 
             yield setting.row(name, graph, target.variant, found.calibration["seconds"])
 
 
-def quantize_static(setting: Setting) -> Iterator[dict[str, Any]]:
+def quantize_static(setting: Setting, *, quick: bool) -> Iterator[dict[str, Any]]:
     """For TensorRT (S8S8 symmetric), as the graph says; for this CPU (U8S8), in its kernels."""
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         onnx.save(setting.model, source)
-        for name, chosen, variant in _static_runs():
+        for name, chosen, variant in _static_runs(quick=quick):
             began = time.perf_counter()
             peer.quantize_static(
                 source,
@@ -81,10 +84,11 @@ def quantize_static(setting: Setting) -> Iterator[dict[str, Any]]:
             yield setting.row(f"quantize_static {name}", result.read_bytes(), variant, seconds)
 
 
-def _static_runs() -> Iterator[tuple[str, dict[str, Any], Variant]]:
-    methods = peer.CalibrationMethod
+def _static_runs(*, quick: bool) -> Iterator[tuple[str, dict[str, Any], Variant]]:
+    known = peer.CalibrationMethod
+    methods = (known.MinMax,) if quick else (known.MinMax, known.Entropy, known.Percentile)
     symmetric = {"ActivationSymmetric": True, "WeightSymmetric": True}
-    for method in (methods.MinMax, methods.Entropy, methods.Percentile):
+    for method in methods:
         signed = {"activation_type": peer.QuantType.QInt8, "extra_options": symmetric}
         unsigned = {"activation_type": peer.QuantType.QUInt8}
         yield f"S8S8 {method.name}", {**signed, "calibrate_method": method}, "int8"
@@ -103,16 +107,22 @@ def others(setting: Setting, arguments: argparse.Namespace) -> Iterator[dict[str
         onnx.save(setting.model, source)
         calibrate, evaluate = map(np.concatenate, (setting.calibrate, setting.evaluate))
         np.savez(images, calibrate=calibrate, evaluate=evaluate)
-        for module, names in _PEERS.items():
-            python = next((p for p in arguments.peers if _has(p, module)), None)
-            for name in names if python is not None and module in arguments.only else ():
-                subprocess.run([str(python), script, name, source, images, result], check=True)
-                with np.load(result) as found:
-                    seconds = float(found["seconds"])
-                    if "logits" in found:
-                        yield setting.judged(name, "OpenVINO", found["logits"], seconds)
-                    else:
-                        yield setting.row(name, found["graph"].tobytes(), "int8", seconds)
+        for python, name in _hosted(arguments):
+            subprocess.run([str(python), script, name, source, images, result], check=True)
+            with np.load(result) as found:
+                seconds = float(found["seconds"])
+                if "logits" in found:
+                    yield setting.judged(name, "OpenVINO", found["logits"], seconds)
+                else:
+                    yield setting.row(name, found["graph"].tobytes(), "int8", seconds)
+
+
+def _hosted(arguments: argparse.Namespace) -> Iterator[tuple[Path, str]]:
+    """Each run that was asked for, with the first interpreter that has the peer."""
+    for module, names in _PEERS.items():
+        python = next((p for p in arguments.peers if _has(p, module)), None)
+        if python is not None and module in arguments.only:
+            yield from ((python, n) for n in names if not (arguments.quick and n in _SLOW))
 
 
 def _has(python: Path, module: str) -> bool:
@@ -125,13 +135,14 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", type=Path, default=[], metavar="PYTHON")
     tools = (_OURS, _STATIC, *_PEERS)
     parser.add_argument("--only", nargs="+", choices=tools, default=tools)
+    parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     setting = read_setting(arguments)
     rows = [setting.row("float", setting.model.SerializeToString(), "fp32", 0)]
     if _OURS in arguments.only:
         rows += ours(setting, arguments)
     if _STATIC in arguments.only:
-        rows += quantize_static(setting)
+        rows += quantize_static(setting, quick=arguments.quick)
     rows += others(setting, arguments)
     report(setting, rows, arguments.json)
 
