@@ -106,6 +106,13 @@ class Job:
         return not self.calibrate.paths
 
     @property
+    def judges(self) -> str:
+        """What the images are that repairs are judged by, in words after their number."""
+        if self.held is self.calibrate:
+            return "calibration images"
+        return "images held back from calibration"
+
+    @property
     def refits(self) -> bool:
         """Whether the images held back are calibrated with in the end: of few they are missed."""
         held = self.held is not self.calibrate and not self.without_images

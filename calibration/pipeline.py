@@ -168,9 +168,12 @@ def _split(chosen: CalibrationImages) -> tuple[CalibrationImages, CalibrationIma
 def _about_held(job: Job) -> list[str]:
     if job.held is not job.calibrate or job.without_images:
         return []
+    few = f"{len(job.held.paths)} images are too few to keep some back: "
+    if job.data is not None:
+        return [f"{few}repairs are judged on the calibration images themselves"]
     return [
-        f"{len(job.held.paths)} images are too few to keep some back: the accuracy below is on the "
-        "calibration images themselves and looks better than it is"
+        f"{few}the accuracy below is on the calibration images themselves and looks better than it "
+        "is"
     ]
 
 

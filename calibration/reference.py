@@ -41,20 +41,20 @@ def proofs_with(job: Job, reference: Reference) -> dict[str, Any]:
     manifest = job.bundle.manifest
     found = {
         "images": len(reference.inputs),
-        "image_source": "held back from calibration",
+        "image_source": job.judges.removeprefix("images "),
         "logits": "those of fp32.onnx",
     }
     promised = _float_promises(job, manifest, reference)
     return {**manifest.proofs, PROMISED: promised, NEW_REFERENCE: found}
 
 
-def about_reference(reference: Reference | None) -> list[str]:
+def about_reference(job: Job, reference: Reference | None) -> list[str]:
     """What to tell the user."""
     if reference is None:
         return []
     return [
-        f"reference.npz now holds {len(reference.inputs)} images held back from calibration with "
-        "the logits of fp32.onnx, which export compared with PyTorch: the built-in images of the "
+        f"reference.npz now holds {len(reference.inputs)} {job.judges} with the "
+        "logits of fp32.onnx, which export compared with PyTorch: the built-in images of the "
         "export are too unlike yours to judge INT8 by"
     ]
 

@@ -83,7 +83,7 @@ def make_variants(job: Job, notes: list[str], started: float) -> QuantizeReport:
     states, refused = _refused(job, made.measurements, made.states, made.found.accuracy)
     reference = better_reference(job, held)
     notes = [*notes, *_about_observed(job, measurements.observed), *reading.notes(), *made.notes]
-    notes += about_reference(reference)
+    notes += about_reference(job, reference)
     calibration = {
         **summary(job, measurements, states, made.found),
         "seconds": round(time.monotonic() - started, 1),
