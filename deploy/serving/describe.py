@@ -1,4 +1,4 @@
-"""What the protocol says of a model, the same over HTTP and gRPC."""
+"""What is said of models: by the protocol over HTTP and gRPC, and to who started the server."""
 
 from typing import Any
 
@@ -24,3 +24,16 @@ def model_metadata(model: ServedModel, versions: list[str]) -> dict[str, Any]:
 def versions_of(repository: Repository, name: str) -> list[str]:
     """The versions of a model that answer."""
     return [model.version for model in repository.ready_models() if model.name == name]
+
+
+def news(repository: Repository) -> dict[object, str]:
+    """A line for each model that is loaded and for each state that has a reason."""
+    found: dict[object, str] = {
+        model: f"ready: {model.name} version {model.version}, {model.precision} on {model.backend}"
+        for model in repository.ready_models()
+    }
+    for state in repository.index():
+        if state.reason:
+            what = "not loaded again" if state.state == "READY" else "not served"
+            found[state] = f"{what}: {state.name} version {state.version}: {state.reason}"
+    return found

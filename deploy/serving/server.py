@@ -26,6 +26,7 @@ from resdeploy.deploy.machine import cores
 from resdeploy.deploy.serving.access_log import AccessLog
 from resdeploy.deploy.serving.answer import Service
 from resdeploy.deploy.serving.batching import BatchRules
+from resdeploy.deploy.serving.describe import news
 from resdeploy.deploy.serving.limits import Bodies, Limits
 from resdeploy.deploy.serving.metrics import Metrics
 from resdeploy.deploy.serving.refusal import Refusal
@@ -195,9 +196,12 @@ async def _run(
         server.should_exit = True
     for text in problems if options.keep_going else ():
         notify(f"not served: {text}")
+    told = news(service.repository)
     for model in service.repository.ready_models():
-        notify(f"ready: {model.name} version {model.version}, {model.precision} on {model.backend}")
-    refresher = asyncio.create_task(_refresh(service, app.tokens, refreshing, watch=options.watch))
+        notify(told[model])
+    refresher = asyncio.create_task(
+        _refresh(service, app.tokens, refreshing, told, notify, watch=options.watch)
+    )
     while not (server.should_exit or serving.done()):  # uvicorn looks at it as often
         await asyncio.sleep(0.1)
     stopped = () if rpc is None else (rpc.stop(options.limits.answer_s),)
@@ -268,7 +272,13 @@ def _load_all(repository: Repository) -> list[str]:
 
 
 async def _refresh(
-    service: Service, tokens: Tokens | None, asked: asyncio.Event, *, watch: bool
+    service: Service,
+    tokens: Tokens | None,
+    asked: asyncio.Event,
+    told: dict[object, str],
+    notify: Callable[[str], None],
+    *,
+    watch: bool,
 ) -> None:
     """Every second look after failed models, tokens and, when watching or asked, the disk."""
     loop = asyncio.get_running_loop()
@@ -283,3 +293,6 @@ async def _refresh(
         except InputError as error:
             _log.error("%s; the tokens read before stay in force", error)
         await loop.run_in_executor(service.loaders, partial(service.repository.refresh, watch=now))
+        before, told = told, news(service.repository)
+        for text in (text for what, text in told.items() if what not in before):
+            notify(text)

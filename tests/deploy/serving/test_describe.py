@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.serving.answer import Service
-from resdeploy.deploy.serving.describe import model_metadata, versions_of
+from resdeploy.deploy.serving.describe import model_metadata, news, versions_of
+from resdeploy.deploy.serving.refusal import Refusal
 
 
 def test_metadata_name_what_goes_in_and_comes_out(
@@ -36,3 +39,34 @@ def test_versions_are_those_that_answer(
     assert versions_of(repository, "other") == []
     repository.unload("colours")
     assert versions_of(repository, "colours") == []
+
+
+def test_what_changes_is_told_once(
+    make_service: Callable[..., Service],
+    write_bundle: Callable[..., Path],
+    identity: Float32s,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    first = write_bundle(folder / "1", {"fp32": identity})
+    repository = make_service([folder]).repository
+    seen = [news(repository)]
+
+    def fresh() -> list[str]:
+        seen.append(news(repository))
+        return [text for what, text in seen[-1].items() if what not in seen[-2]]
+
+    assert [*seen[0].values()] == ["ready: colours version 1, fp32 on ort-cpu"] and fresh() == []
+    repository.load("colours")  # anew
+    assert fresh() == ["ready: colours version 1, fp32 on ort-cpu"]
+    second = write_bundle(folder / "2", {"fp32": identity})
+    for bundle in (first, second):
+        (bundle / "fp32.onnx").write_bytes(b"")
+    with pytest.raises(Refusal):
+        repository.load("colours")
+    kept, missing = fresh()
+    assert kept.startswith("not loaded again: colours version 1: the version loaded before answers")
+    assert missing.startswith("not served: colours version 2: ") and "fp32.onnx" in missing
+    repository.unload("colours")
+    assert "not served: colours version 1: unloaded" in fresh()
