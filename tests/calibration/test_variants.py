@@ -60,7 +60,7 @@ def test_files_are_fitted_to_all_images_and_figures_are_from_before(
     assert report.accuracy["int8"]["images"] == 16
     fitted, figures = (bundle / "int8.onnx").read_bytes(), report.accuracy["int8"]["sqnr_db"]
 
-    monkeypatch.setattr(job, "_REFIT_MOST", 39)
+    monkeypatch.setattr(job, "_REFIT_BELOW", 40)
     before = quantize(bundle, copies, repair=False, force=True)
     kept = before.manifest.calibration
     assert kept is not None
