@@ -24,7 +24,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from resdeploy.calibration.graph.topology import Wiring, wire
-from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.arrays import Float32s, Float64s
 from resdeploy.deploy.errors import GraphError
 from resdeploy.deploy.metrics.layer_error import UNSOUND_DB, LayerError
 from resdeploy.deploy.metrics.logits import decibels
@@ -70,16 +70,22 @@ def _sums(
     alone = _session(_cut(quantized, tensors))
     fed = {argument.name for argument in alone.get_inputs()}
     taken = _taken_out(original, quantized, tensors)
-    found = np.zeros((3, len(tensors)))
-    for image in inputs:
+
+    def of(image: Float32s) -> Float64s:
         values = {given: image[None]}
         expected, got = (run.run(tensors, values) for run in runs)
-        moved = [z - c for z, c in zip(expected, taken, strict=True)]
-        feeds = {f"{name}{_FED}": z for name, z in zip(tensors, moved, strict=True)} | values
+        signal = [_energy(z) for z in expected]
+        for z, c in zip(expected, taken, strict=True):
+            z -= c
+        whole = [_energy(y - m) for y, m in zip(got, expected, strict=True)]
+        del got  # all tensors of a network: two of the three lie in memory at a time
+        feeds = {f"{name}{_FED}": m for name, m in zip(tensors, expected, strict=True)} | values
         own = alone.run(tensors, {name: feeds[name] for name in feeds if name in fed})
-        for place, (z, m, y, o) in enumerate(zip(expected, moved, got, own, strict=True)):
-            found[:, place] += [_energy(z), _energy(y - m), _energy(o - m)]
-    signal, whole, alone_noise = found.tolist()
+        return np.array(
+            [signal, whole, [_energy(o - m) for o, m in zip(own, expected, strict=True)]]
+        )
+
+    signal, whole, alone_noise = np.sum([of(image) for image in inputs], axis=0).tolist()
     return signal, whole, alone_noise
 
 

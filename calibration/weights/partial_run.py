@@ -6,8 +6,10 @@ behind DequantizeLinear is kept as the integers in front of it, a quarter of its
 loss, and a float tensor that float16 can hold is kept as such (an error of 66 dB or less).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,11 @@ from resdeploy.calibration.graph.layers import Layer
 from resdeploy.calibration.graph.topology import wire
 from resdeploy.calibration.observe.moments import sample_patches
 from resdeploy.deploy.arrays import Float32s
+from resdeploy.deploy.images.prefetch import in_order
 from resdeploy.deploy.ort import open_graph, session_options
+
+# Values of one tensor that a thread works on at a time: more of them leave its cache.
+_VALUES_AT_ONCE, _MOST_AT_ONCE = 1 << 20, 16
 
 
 @dataclass(frozen=True)
@@ -116,32 +122,34 @@ class PartialRun:
         inputs = sorted({name for node in piece for name in node.input if name in self._live})
         self._forms |= {name: self._form(name) for name in wanted}
         session = self._session(piece, inputs, wanted)
-        for batch in self._batches:
-            feed = {self._forms[name].name: self._live[name][batch] for name in inputs}
-            self._run(session, feed, wanted, batch)
+        total = self._batches[-1].stop
+        # The first image tells the shapes.
+        feed = {self._forms[name].name: self._live[name][:1] for name in inputs}
+        results = session.run([self._forms[name].name for name in wanted], feed)
+        for name, values in zip(wanted, results, strict=True):
+            self._live[name] = np.empty((total, *values.shape[1:]), values.dtype)
+            self._live[name][:1] = values
+        size = _images_at_once(self._live[name] for name in (*inputs, *wanted))
+        parts = [slice(start, min(start + size, total)) for start in range(1, total, size)]
+        run = partial(self._run, session, inputs, wanted)
+        deque(in_order(run, parts, threads=self._threads), maxlen=0)
 
     def _run(
         self,
         session: ort.InferenceSession,
-        feed: Mapping[str, npt.NDArray[Any]],
+        inputs: Sequence[str],
         wanted: Sequence[str],
-        batch: slice,
+        part: slice,
     ) -> None:
-        """Run one batch; what it gives is written where it is kept, once the shape is known."""
-        names = {name: self._forms[name].name for name in wanted}
-        if all(name in self._live for name in wanted):
-            binding = session.io_binding()
-            for name, values in feed.items():
-                binding.bind_cpu_input(name, values)
-            for name, output in names.items():
-                kept = self._live[name][batch]
-                binding.bind_output(output, "cpu", 0, kept.dtype, kept.shape, kept.ctypes.data)
-            session.run_with_iobinding(binding)
-            return
-        for name, values in zip(wanted, session.run(list(names.values()), feed), strict=True):
-            shape = (self._batches[-1].stop, *values.shape[1:])
-            self._live[name] = np.empty(shape, values.dtype)
-            self._live[name][batch] = values
+        """Run some images; what they give is written where it is kept."""
+        binding = session.io_binding()
+        for name in inputs:
+            binding.bind_cpu_input(self._forms[name].name, self._live[name][part])
+        for name in wanted:
+            kept = self._live[name][part]
+            output = self._forms[name].name
+            binding.bind_output(output, "cpu", 0, kept.dtype, kept.shape, kept.ctypes.data)
+        session.run_with_iobinding(binding)
 
     def _piece(self, tensor: str) -> list[NodeProto]:
         """The nodes not run yet that `tensor` depends on, in graph order."""
@@ -180,7 +188,7 @@ class PartialRun:
             target.extend(helper.make_tensor_value_info(f.name, f.dtype, None) for f in forms)
         model = onnx.ModelProto(ir_version=self._model.ir_version, graph=graph)
         model.opset_import.extend(self._model.opset_import)
-        options = session_options("int8", self._threads)
+        options = session_options("int8", 1)
         return open_graph(model.SerializeToString(), "ort-cpu", options)
 
     def _is_pending(self, tensor: str) -> bool:
@@ -188,3 +196,9 @@ class PartialRun:
 
     def _drop_read(self) -> None:
         self._live = {name: v for name, v in self._live.items() if self._is_pending(name)}
+
+
+def _images_at_once(tensors: Iterable[npt.NDArray[Any]]) -> int:
+    """Images, by the largest of these tensors (N, …)."""
+    largest = max(tensor[0].size for tensor in tensors)
+    return min(_MOST_AT_ONCE, max(1, _VALUES_AT_ONCE // largest))

@@ -42,6 +42,7 @@ from resdeploy.calibration.weights.gptq import damped
 from resdeploy.calibration.weights.partial_run import Kept, PartialRun
 from resdeploy.deploy.arrays import Float32s, Float64s, Floats
 from resdeploy.deploy.progress import Progress, silent
+from resdeploy.deploy.system.memory import return_freed_memory
 
 # λ as a share of the mean of diag C.
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -84,6 +85,7 @@ def sequential_fit(
         draft: with integers already, whose scales are kept.
         batches: inputs (N, 3, H, W), kept in memory as far as the network has read them.
     """
+    return_freed_memory()
     float_side = PartialRun(draft.model, batches, threads, halves=_held_by_half(draft))
     quantized_side = PartialRun(draft.activations_graph(), batches, threads)
     values = constants(draft.model)
@@ -93,7 +95,6 @@ def sequential_fit(
     fitted = [layer for layer in layers(draft.model) if layer.name not in draft.float_nodes]
     for number, layer in enumerate(fitted):
         progress("fitting layer by layer", number, len(fitted))
-        # Nothing here holds on to what a layer reads while the next piece runs.
         both = (
             float_side.at(layer.input),
             quantized_side.at(quantized_side.read_by(layer.name), changed),
@@ -106,6 +107,7 @@ def sequential_fit(
         else:
             floats[layer.weight], biases[layer.name] = _float_layer(layer, values, *both)
             changed = {layer.weight: floats[layer.weight], layer.bias: biases[layer.name]}
+        del both  # nothing here holds on to what a layer reads while the next piece runs
     return replace(draft, weights=weights, biases=biases, floats=floats)
 
 

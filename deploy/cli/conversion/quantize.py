@@ -26,7 +26,9 @@ from resdeploy.deploy.defaults import (
     SEED,
     TENSORRT_CACHE_VERSION,
 )
+from resdeploy.deploy.machine import cores
 from resdeploy.deploy.specs import RANGE_METHODS, RANGE_SOURCES, REPAIRS_IN_WORDS, RangeSource
+from resdeploy.deploy.system.memory import limit_arenas
 
 if TYPE_CHECKING:
     from resdeploy.calibration.job import QuantizeReport, Weights
@@ -145,6 +147,7 @@ def quantize(
     from resdeploy.calibration.pipeline import quantize as quantize_bundle
 
     _check_cache_version(cache, trt_version)  # before minutes of work
+    limit_arenas(cores())  # before there are threads: 710 instead of 616 MiB otherwise
     found = calibration_images(bundle, calib, images, seed, scoring_of(ctx))
     with found as chosen, progress_steps() as progress:
         report = quantize_bundle(
