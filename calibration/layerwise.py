@@ -85,8 +85,8 @@ def _sums(
             [signal, whole, [_energy(o - m) for o, m in zip(own, expected, strict=True)]]
         )
 
-    signal, whole, alone_noise = np.sum([of(image) for image in inputs], axis=0).tolist()
-    return signal, whole, alone_noise
+    signal, whole, own_noise = np.sum([of(image) for image in inputs], axis=0).tolist()
+    return signal, whole, own_noise
 
 
 def _taken_out(

@@ -200,5 +200,5 @@ class PartialRun:
 
 def _images_at_once(tensors: Iterable[npt.NDArray[Any]]) -> int:
     """Images, by the largest of these tensors (N, …)."""
-    largest = max(tensor[0].size for tensor in tensors)
+    largest = max(int(tensor[0].size) for tensor in tensors)
     return min(_MOST_AT_ONCE, max(1, _VALUES_AT_ONCE // largest))
