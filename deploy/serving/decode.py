@@ -44,10 +44,14 @@ def open_rgb(data: bytes, *, max_pixels: int) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's own limit, which comes first
-        raise Refusal("too_large", f"{error}; limit: {max_pixels}: send a smaller one") from error
+        raise Refusal(
+            "too_large",
+            f"image of over {Image.MAX_IMAGE_PIXELS} pixels, limit: {max_pixels}: "
+            "send a smaller one",
+        ) from error
     except UnidentifiedImageError as error:
         raise Refusal(
-            "not_an_image", f"{len(data)} bytes that are no image; expected JPEG, PNG or WebP"
+            "not_an_image", f"{len(data)} bytes that are no JPEG, PNG or WebP image"
         ) from error
     except Exception as error:
         # damaged files make Pillow's decoders raise OSError, ValueError, SyntaxError and others

@@ -50,8 +50,8 @@ def test_bytes_give_the_pixels_of_the_file(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("content", "reason", "text"),
     [
-        (b"", "not_an_image", "0 bytes that are no image"),
-        (b"\xff\xd8\xff", "not_an_image", "no image"),
+        (b"", "not_an_image", "0 bytes that are no JPEG, PNG or WebP image"),
+        (b"\xff\xd8\xff", "not_an_image", "no JPEG"),
         (_png_header(50_000, 50_000), "too_large", "limit: 10000"),
         (_png_header(2**31 - 1, 2**31 - 1), "too_large", "limit: 10000"),
         (_png_header(5_000, 5_000), "too_large", "5000x5000 pixels, limit: 10000"),

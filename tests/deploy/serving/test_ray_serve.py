@@ -77,7 +77,7 @@ def test_images_in_classes_out(serve: Any, colours_bundle: Path) -> None:
         expected["blue"],
     ] * 8
     status, answer = _post(port, b"no image")
-    assert status == 400 and "no image; expected JPEG, PNG or WebP" in answer["error"]
+    assert status == 400 and "no JPEG, PNG or WebP image" in answer["error"]
     status, answer = _post(port, _png("red"), "?top=0")
     assert status == 400 and answer["error"] == "top '0' is not a whole number from 1"
     server.delete("colours")

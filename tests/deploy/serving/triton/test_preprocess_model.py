@@ -44,4 +44,4 @@ def test_the_python_model_preprocesses_as_predict_does(
     assert tensor.name == "input" and tensor.as_numpy().shape == (2, 3, 8, 8)
     expected = read_input(tmp_path / "noise.png", named("half", 8))
     np.testing.assert_array_equal(tensor.as_numpy()[0], expected)
-    assert bad.tensors == [] and "no image" in bad.error
+    assert bad.tensors == [] and "no JPEG" in bad.error

@@ -54,7 +54,7 @@ def test_several_images_get_their_own_answers(server: Running, encoded: Encode) 
     assert reply.status == 200
     first, second, third = reply.json()["results"]
     assert first["name"] == "a.png" and first["predictions"][0]["label"] == "red"
-    assert second["reason"] == "not_an_image" and "no image" in second["error"]
+    assert second["reason"] == "not_an_image" and "no JPEG" in second["error"]
     assert third["predictions"][0]["label"] == "blue"
     both_bad = server.ask("POST", "/v1/classify", *_form(("x", b"1"), ("y", b"2")))
     assert both_bad.status == 400 and len(both_bad.json()["results"]) == 2
@@ -62,7 +62,7 @@ def test_several_images_get_their_own_answers(server: Running, encoded: Encode) 
 
 def test_refusals_say_what_is_wrong(server: Running, encoded: Encode) -> None:
     for path, body, status, reason in (
-        ("/v1/classify", b"", 400, "0 bytes that are no image"),
+        ("/v1/classify", b"", 400, "0 bytes that are no JPEG, PNG or WebP image"),
         ("/v1/classify", encoded("red")[:45], 400, "cannot be decoded"),
         ("/v1/classify", encoded("red", size=700), 413, "700x700 pixels, limit: 400000"),
         ("/v1/classify", bytes(500_001), 413, "limit: 500000 bytes"),

@@ -69,4 +69,4 @@ def test_a_person_uses_it(tmp_path: Path, server: Running, encoded: Encode) -> N
     assert seen["unnamed"] == []
     assert seen["overflow"] <= 0
     assert seen["ground"] == "rgb(20, 23, 27)"
-    assert "no image" in seen["problem"]
+    assert "no JPEG" in seen["problem"]

@@ -184,7 +184,7 @@ _BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "not an image": (
         {"inputs": [{**_BYTES, "data": ["aGVsbG8="]}]},
         400,
-        "5 bytes that are no image; expected JPEG, PNG or WebP",
+        "5 bytes that are no JPEG, PNG or WebP image",
     ),
     "not base64": ({"inputs": [{**_BYTES, "data": ["é!"]}]}, 400, "not base64"),
     "a file's name": ({"inputs": [{**_BYTES, "data": ["/etc/passwd"]}]}, 400, "not base64"),
