@@ -19,7 +19,7 @@ from resdeploy.deploy.arrays import Float32s
 from resdeploy.deploy.metrics.logits import agreement, sqnr_db
 from resdeploy.deploy.progress import Progress, silent
 from resdeploy.deploy.specs import TensorSpec
-from resdeploy.deploy.targets import Target
+from resdeploy.deploy.targets import CPU, Target
 
 # What "auto" begins with: the method that does best most often.
 FIRST_METHOD = "mse"
@@ -99,8 +99,11 @@ def build(measurements: Measurements, cache: DraftCache, target: Target, recipe:
     model, ranges = observed.model, observed.ranges(recipe.method, target)
     centres: Mapping[str, float] = {}
     if recipe.centre:
-        centred = centre(model, ranges, padded=recipe.pad)
-        model, ranges, centres = centred.model, centred.ranges, centred.centres
+        # A centred tensor has 256 steps; a symmetric grid leaves 128 to one without signs.
+        unsigned = observed.ranges(recipe.method, CPU)
+        centred = centre(model, unsigned, padded=recipe.pad)
+        model, centres = centred.model, centred.centres
+        ranges |= {tensor: centred.ranges[tensor] for tensor in centres}
     draft = rounded(
         Draft(model, target, ranges),
         observed.moments,

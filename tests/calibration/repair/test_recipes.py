@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from resdeploy.calibration.graph.layers import layers
 from resdeploy.calibration.observe.gather import Observations, gather
 from resdeploy.calibration.repair.recipes import DraftCache, Measurements, Recipe, build, judge
 from resdeploy.calibration.repair.run import logits
@@ -54,6 +55,20 @@ def test_float_layers_start_from_the_draft_without_them(measurements: Measuremen
     assert partial.float_nodes == (name,)
     assert partial.weights == whole.weights
     assert judge(measurements, partial).images == 8
+
+
+def test_the_range_of_a_centred_tensor_is_chosen_for_its_256_steps(
+    measurements: Measurements,
+) -> None:
+    padded = tuple(layer.name for layer in layers(measurements.observed.model) if any(layer.pads))
+    draft = build(measurements, DraftCache(), TENSORRT, Recipe(centre=True, pad=padded))
+    without_signs = measurements.observed.ranges("mse", CPU)
+    symmetric = measurements.observed.ranges("mse", TENSORRT)
+    centred = {t: r for t, r in draft.ranges.items() if r.low < 0 <= symmetric.get(t, r).low}
+    assert len(centred) == 3
+    for tensor, spread in centred.items():
+        assert spread.high - spread.low == pytest.approx(without_signs[tensor].high)
+    assert any(without_signs[t].high != pytest.approx(symmetric[t].high, 0.01) for t in centred)
 
 
 def test_only_the_draft_to_go_on_from_is_kept(measurements: Measurements) -> None:
