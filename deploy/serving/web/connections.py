@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar, Literal
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from resdeploy.deploy.serving.limits import Limits
 from resdeploy.deploy.serving.refusal import CODES, Reason
@@ -36,6 +36,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _held_bytes = 0
     _opened_s = 0.0
     _timer: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
     _left = False
     _when_left: Callable[[], None] | None = None
 
@@ -58,6 +59,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self.room.silent.pop(self, None)
         self.room.leaving.discard(self)
         super().connection_lost(exc)
+        if self._running is not None:  # uvicorn tells the last one that came only
+            self._running.disconnected = not self._running.response_complete
+            self._running.message_event.set()
         self._left = True
         if self._when_left is not None:
             self._when_left()
@@ -126,6 +130,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._pass_on()
             super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _pass_on(self) -> None:
         parts = [bytes(self.cycle.body), *self._parts] if self.cycle.body else self._parts

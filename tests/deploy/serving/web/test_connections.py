@@ -170,6 +170,20 @@ def test_a_client_that_leaves_is_not_inferred(protocol: str, colours_bundle: Pat
         assert _figure(server, 'batch_size_sum{model="colours",version="1"}') == 1
 
 
+@pytest.mark.slow
+def test_a_client_that_leaves_two_requests_behind_is_no_fault_of_the_server(
+    colours_bundle: Path,
+) -> None:
+    with running([colours_bundle], rules={"max_wait_s": 2.0, "max_batch": 8}) as server:
+        with socket.create_connection(("127.0.0.1", server.port), WAIT_S) as connection:
+            connection.sendall(2 * (_head(len(_BODY)) + _BODY))
+            _until(lambda: _figure(server, "requests_in_flight") == 2)  # one waits for the other
+        _until(lambda: _figure(server, "requests_in_flight") == 1)
+        assert server.stop()[0] == 0
+        assert server.process.stderr is not None
+        assert server.process.stderr.read() == ""
+
+
 def _ask_and_leave(server: Running, protocol: str) -> None:
     """Send one image, and leave while it waits for company."""
     pending = 'pending_images{model="colours",version="1"}'
