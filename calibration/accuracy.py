@@ -80,16 +80,21 @@ def measure_graphs(
 
 def _session(variant: Variant, graph: onnx.ModelProto, inputs: Float32s) -> OrtSession:
     """A graph on one core; in half as float32, where that gives the same logits to the bit."""
-    session = OrtSession(graph.SerializeToString(), variant=variant, threads=1, arena=False)
+    session = _opened(variant, graph)
     if variant != "int8-fp16":
         return session
-    serialized = half_in_float(graph).SerializeToString()
-    faster = OrtSession(serialized, variant=variant, threads=1, arena=False)
-    wanted, got = session.run_all(inputs[:_PROVING]), faster.run_all(inputs[:_PROVING])
-    proven = all(np.array_equal(wanted[name], got[name]) for name in wanted)
-    chosen, other = (faster, session) if proven else (session, faster)
-    other.close()
-    return chosen
+    with session:
+        wanted = session.run_all(inputs[:_PROVING])
+    faster = _opened(variant, half_in_float(graph))
+    got = faster.run_all(inputs[:_PROVING])
+    if all(np.array_equal(wanted[name], got[name]) for name in wanted):
+        return faster
+    faster.close()
+    return _opened(variant, graph)
+
+
+def _opened(variant: Variant, graph: onnx.ModelProto) -> OrtSession:
+    return OrtSession(graph.SerializeToString(), variant=variant, threads=1, arena=False)
 
 
 def confidence_on_calibration(job: Job, measurements: Measurements) -> dict[str, Any] | None:

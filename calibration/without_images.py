@@ -129,10 +129,11 @@ def _matched(
     weight = layer.rows(values[layer.weight])
     bias = bias_of(layer, values)
     mean = np.einsum("gok,gk->go", weight, moments.mean).ravel() + bias
-    if moments.covariance is None:
+    covariance = moments.covariance
+    if covariance is None:
         stretch = np.ones_like(mean)
     else:
-        variance = ((weight @ moments.covariance) * weight).sum(axis=2).ravel()
+        variance = ((weight @ covariance) * weight).sum(axis=2).ravel()
         least = known.std / _LARGEST_STRETCH
         stretch = known.std / np.sqrt(variance.clip(0)).clip(np.where(least > 0, least, 1))
     column = stretch.reshape(-1, *[1] * (values[layer.weight].ndim - 1))

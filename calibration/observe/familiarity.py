@@ -85,8 +85,9 @@ def _compared(
     mean = np.einsum("gok,gk->go", weight, moments.mean).ravel() + bias_of(layer, values)
     shift = (mean - known.mean)[alive] / known.std[alive]
     distance = float(np.sqrt(np.mean(shift**2)))
-    if moments.covariance is None:
+    covariance = moments.covariance
+    if covariance is None:
         return distance, float("nan")
-    variance = ((weight @ moments.covariance) * weight).sum(axis=2).ravel()
+    variance = ((weight.astype(covariance.dtype) @ covariance) * weight).sum(axis=2).ravel()
     spread = np.sqrt(variance.clip(0))[alive] / known.std[alive]
     return distance, float(np.median(spread))

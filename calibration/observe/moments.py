@@ -19,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from resdeploy.calibration.graph.layers import Layer
-from resdeploy.deploy.arrays import Float32s, Float64s, Indices
+from resdeploy.deploy.arrays import Float32s, Float64s, Floats, Indices
 
 POSITIONS = 64
 _FEWEST = 16
-# K of the widest layer whose C is taken.
-WIDEST = 4608
+# K of the widest layer whose C is taken, and K beyond which C is float32: damped, no eigenvalue is
+# below 1 % of the mean of K.
+WIDEST, WIDE = 4608, 1024
+_ROWS = 256
 # Moments that may lie in memory at once.
 PASS_BYTES = 1 << 29
 
@@ -72,12 +74,18 @@ class Moments:
         return mean
 
     @property
-    def covariance(self) -> Float64s | None:
-        """C, (group, K, K); None of a layer wider than `WIDEST`."""
+    def covariance(self) -> Floats | None:
+        """C, (group, K, K), float64; float32 of layers wider than `WIDE`, None beyond `WIDEST`."""
         if self._second is None:
             return None
-        rest = self._sum / self.count
-        return self._second / np.float64(self.count) - rest[:, :, None] * rest[:, None, :]
+        rest, count = self._sum / self.count, np.float64(self.count)
+        dtype = np.float32 if self.layer.columns > WIDE else np.float64
+        covariance = np.empty(self._second.shape, dtype)
+        for start in range(0, self.layer.columns, _ROWS):  # float64 of a few rows at a time
+            rows = slice(start, start + _ROWS)
+            seen = self._second[:, rows] / count
+            covariance[:, rows] = seen - rest[:, rows, None] * rest[:, None, :]
+        return covariance
 
 
 def gram(patches: Float32s) -> Float32s:

@@ -26,7 +26,7 @@ from resdeploy.calibration.weights.saturation import (
     exact_scale,
     saturating_pairs,
 )
-from resdeploy.deploy.arrays import Float32s, Float64s, Floats
+from resdeploy.deploy.arrays import Float32s, Floats
 from resdeploy.deploy.machine import cores
 from resdeploy.deploy.progress import Progress, silent
 from resdeploy.deploy.targets import Target
@@ -157,7 +157,7 @@ def _integers(
 def integers_for(
     layer: Layer,
     weight: Floats,
-    covariance: Float64s | None,
+    covariance: Floats | None,
     target: Target,
     scale: Float32s | None = None,
 ) -> QuantizedWeight:

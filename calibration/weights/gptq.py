@@ -12,8 +12,8 @@ small as the grid allows: each column absorbs the errors before it. This is Fran
 factor and no inverse. C gets 1 % of its mean diagonal added (GPTQ's damping), and columns are taken
 by falling C_kk, so that the errors of what matters most have most columns left to go to.
 
-A layer is worked on in about 30·group·K² bytes: 0.6 GB for a 3×3 convolution over 512
-channels.
+A layer is worked on in about 30·group·K² bytes, two thirds of it where K is over 1024: 0.4 GB for a
+3×3 convolution over 512 channels.
 
 On x86 without VNNI two neighbouring weights must fit a sum (`saturation`): the later of the two is
 rounded within what the earlier one leaves, and the rest of its error is absorbed like any other.
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resdeploy.calibration.graph.layers import Layer
+from resdeploy.calibration.observe.moments import WIDE
 from resdeploy.calibration.ranges.ranges import LARGEST_INT8
 from resdeploy.calibration.weights.saturation import Pairs
 from resdeploy.deploy.arrays import Float64s, Floats
@@ -30,27 +31,25 @@ from resdeploy.deploy.arrays import Float64s, Floats
 _PAIR_LIMIT = 128
 _DAMPING = 0.01
 _BLOCK = 64
-# Wider layers are factored in float32: damped, no eigenvalue is below 1 % of the mean of K.
-_WIDE = 1024
 
 
 def gptq(
-    weight: Float64s, covariance: Float64s, scale: Float64s, pairs: Pairs | None = None
+    weight: Float64s, covariance: Floats, scale: Float64s, pairs: Pairs | None = None
 ) -> Float64s:
     """Integers Q (group, rows, K) with s·Q in place of the weight (group, rows, K).
 
     Args:
-        covariance: C, (group, K, K), positive semidefinite up to rounding.
+        covariance: C, (group, K, K), positive semidefinite up to rounding; factored in float32
+            where it is wider than `moments.WIDE`.
         scale: s, (group, rows), positive.
         pairs: columns that the CPU's kernel adds in 16 bits, None for kernels that do not.
     """
-    groups, _, columns = weight.shape
+    columns = weight.shape[2]
     order = np.argsort(-np.einsum("gkk->gk", covariance), axis=1, kind="stable")
     if pairs is not None:
         # Partners are found by column number: one order for all groups.
         order = np.broadcast_to(order[:1], order.shape)
-    group = np.arange(groups)[:, None, None]
-    factor = _unit_upper(covariance[group, order[:, :, None], order[:, None, :]])
+    factor = _unit_upper(covariance, order)
     ordered = np.take_along_axis(weight, order[:, None, :], axis=2)
     partners = None if pairs is None else _partners(pairs, order[0])
     integers = np.zeros_like(ordered)
@@ -69,7 +68,7 @@ def gptq(
 
 def gptq_bytes(layer: Layer) -> int:
     """Memory that rounding one layer takes."""
-    return 30 * layer.group * layer.columns**2
+    return (20 if layer.columns > WIDE else 30) * layer.group * layer.columns**2
 
 
 def nearest(weight: Floats, scale: Float64s) -> Floats:
@@ -81,20 +80,27 @@ def nearest(weight: Floats, scale: Float64s) -> Floats:
 
 def damped(covariance: Floats, share: float = _DAMPING) -> Floats:
     """C + share · mean(diag C) · I, per group; C = 0 becomes the identity."""
+    return _damp(covariance.copy(), share)
+
+
+def _damp(covariance: Floats, share: float) -> Floats:
+    """`damped` in place."""
     mean = np.einsum("gkk->g", covariance) / covariance.shape[1]
-    result = covariance.copy()
     diagonal = np.arange(covariance.shape[1])
-    result[:, diagonal, diagonal] += np.where(mean > 0, share * mean, 1)[:, None]
-    return result
+    covariance[:, diagonal, diagonal] += np.where(mean > 0, share * mean, 1)[:, None]
+    return covariance
 
 
-def _unit_upper(covariance: Floats) -> Floats:
-    """R of the damped C = R·D·Rᵀ: the Cholesky factor of C read backwards, columns scaled."""
-    if covariance.shape[1] > _WIDE:
-        covariance = covariance.astype(np.float32)
-    lower = np.linalg.cholesky(damped(covariance)[:, ::-1, ::-1])
-    upper = lower[:, ::-1, ::-1]
-    return np.asarray(upper / np.einsum("gkk->gk", upper)[:, None, :])
+def _unit_upper(covariance: Floats, order: npt.NDArray[np.intp]) -> Floats:
+    """R of the damped C = R·D·Rᵀ, columns in `order` (group, K): the Cholesky factor of C read
+    backwards, columns scaled."""
+    if covariance.shape[1] > WIDE:
+        covariance = covariance.astype(np.float32, copy=False)
+    group = np.arange(len(order))[:, None, None]
+    ordered = _damp(covariance[group, order[:, :, None], order[:, None, :]], _DAMPING)
+    upper = np.linalg.cholesky(ordered[:, ::-1, ::-1])[:, ::-1, ::-1]
+    upper /= np.einsum("gkk->gk", upper)[:, None, :].copy()
+    return upper
 
 
 def _partners(pairs: Pairs, order: npt.NDArray[np.intp]) -> list[list[int]]:

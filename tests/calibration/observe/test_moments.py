@@ -59,6 +59,18 @@ def test_patches_give_the_convolution(
         assert nearest.max() < 1e-5 and got.shape[2] == min(64, max(16, 2 * layer.columns))
 
 
+def test_covariances_of_wide_layers_are_float32() -> None:
+    for columns, dtype in ((1024, np.float64), (1100, np.float32)):
+        (layer,) = layers(_conv((2, columns, 1, 1), 1, "strides = [1, 1]"))
+        moments = Moments(layer)
+        x = _RANDOM.normal(2.0, 1.0, size=(3, columns, 5, 5)).astype(np.float32)
+        moments.update(x)
+        covariance = moments.covariance
+        assert covariance is not None and covariance.dtype == dtype
+        seen = x.transpose(1, 0, 2, 3).reshape(columns, -1)
+        np.testing.assert_allclose(covariance[0], np.cov(seen, bias=True), atol=1e-5)
+
+
 def test_moments_are_mean_and_covariance_over_all_batches() -> None:
     (layer,) = layers(_conv((4, 2, 1, 1), 2, "strides = [3, 3]"))
     x = _RANDOM.normal(2.0, 1.0, size=(6, 4, 9, 10)).astype(np.float32)
