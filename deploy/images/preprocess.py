@@ -26,7 +26,7 @@ from PIL import Image
 from resdeploy.deploy.arrays import Bytes, Float32s
 from resdeploy.deploy.defaults import LARGEST_INPUT_PX
 from resdeploy.deploy.errors import InputError
-from resdeploy.deploy.images.geometry import FILTERS, cropped, resized
+from resdeploy.deploy.images.geometry import FILTERS, fitted
 from resdeploy.deploy.reading import read_json
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -87,7 +87,7 @@ class Preprocess:
             InputError: the image is so long and narrow that the resized one would not fit
                 Pillow's decompression-bomb limit, or its size is not the network's.
         """
-        image = cropped(resized(image, self.resize_px, self.interpolation), self.crop_px)
+        image = fitted(image, self.resize_px, self.crop_px, self.interpolation)
         height, width = self.input_size_px
         if image.size != (width, height):
             raise InputError(
