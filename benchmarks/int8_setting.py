@@ -92,7 +92,9 @@ class Setting:
 
 
 def _with_interval(value: float, interval: Interval) -> str:
-    return f"{value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    # Adding 0 turns -0.0 into 0.0.
+    middle, low, high = (round(v, 2) + 0 for v in (value, interval.low, interval.high))
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def read_setting(arguments: argparse.Namespace) -> Setting:
