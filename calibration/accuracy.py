@@ -216,5 +216,4 @@ def _images_in_words(job: Job) -> str | None:
         return f"{len(job.data.paths)} images given to quantize"
     if job.without_images:
         return None
-    held = f"{len(job.held.paths)} {job.judges}"
-    return f"{held}, before it took them in" if job.refits else held
+    return f"{len(job.held.paths)} {job.judges}"

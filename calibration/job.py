@@ -111,7 +111,8 @@ class Job:
         """What the images are that repairs are judged by, in words after their number."""
         if self.held is self.calibrate:
             return "calibration images"
-        return "images held back from calibration"
+        held = "images held back from calibration"
+        return f"{held} until its recipe was chosen" if self.refits else held
 
     @property
     def refits(self) -> bool:

@@ -102,7 +102,7 @@ def test_what_is_promised_names_the_images_it_was_measured_on(job: Job, held: Re
     assert promised["recorded"] is None  # this bundle has no reference.npz
     fewer = replace(job, calibrate=replace(job.held, paths=job.held.paths[:4]))
     of = promised_figures(fewer, graphs, accuracy)["int8"]["images"]["of"]
-    assert of == "12 images held back from calibration, before it took them in"
+    assert of == "12 images held back from calibration until its recipe was chosen"
 
 
 def test_files_that_were_refitted_are_measured_on_the_recorded_inputs_themselves(
