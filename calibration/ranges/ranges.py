@@ -31,6 +31,8 @@ LARGEST_INT8 = 127
 _FORMAT_VERSION = 2
 # Smallest scale: below it 1 / scale overflows float32 (and TensorRT asks for a positive scale).
 _SMALLEST_SCALE = 1e-30
+_SMALLEST_HALF = float(np.finfo(np.float16).smallest_normal)
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,17 @@ class Range:
 def symmetric_scale(values: Range) -> np.float32:
     """Scale of the symmetric int8 grid: max(|low|, |high|) / 127."""
     return _positive(max(abs(values.low), abs(values.high)) / LARGEST_INT8)
+
+
+def half_above(scale: float) -> float:
+    """The smallest float16 that is not below a scale, itself where half has no such normal number.
+
+    A scale that half holds exactly is the same in int8.onnx and int8-fp16.onnx.
+    """
+    half = np.float16(scale) if scale < _LARGEST_HALF else np.float16(np.inf)
+    if float(half) < scale:  # by itself numpy would round the scale to half, too
+        half = np.nextafter(half, np.float16(np.inf))
+    return float(half) if _SMALLEST_HALF <= float(half) < np.inf else scale
 
 
 def affine_uint8(values: Range) -> tuple[np.float32, int]:

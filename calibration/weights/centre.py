@@ -10,6 +10,9 @@ one more bit for the same integers, and zero points stay 0, which TensorRT asks 
 high-bias absorption of Nagel et al. 2019 (section 4.1.3), exact for every input instead of for
 activations above c, because the nonlinearity moves along.
 
+c is a little more than h/2, so that float16 holds the scale c/127: the zeros that ReLU leaves, now
+−c, then lie on the grid of int8-fp16.onnx, too. Their rounding would be multiplied by Σ W₂.
+
 Padding means x = 0, which is x' = −c and not 0: a layer that pads is only served when it is named,
 and then reads the tensor through a Pad node of that value.
 """
@@ -23,7 +26,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from resdeploy.calibration.graph.layers import Layer, constants, layers, with_constants
 from resdeploy.calibration.graph.topology import Wiring, wire
-from resdeploy.calibration.ranges.ranges import Range
+from resdeploy.calibration.ranges.ranges import LARGEST_INT8, Range, half_above
 from resdeploy.deploy.arrays import Float32s
 
 
@@ -55,7 +58,7 @@ def centre(
         readers = _readers(wiring, found, tensor, padded)
         if writer is None or not readers or spread.high <= 0:
             continue
-        c = centres[tensor] = spread.high / 2
+        c = centres[tensor] = LARGEST_INT8 * half_above(spread.high / 2 / LARGEST_INT8)
         changed[writer.bias] = changed.get(writer.bias, values[writer.bias]) - np.float32(c)
         for layer in readers:
             rows = values[layer.weight].reshape(layer.shape[0], -1).sum(axis=1, dtype=np.float64)

@@ -17,7 +17,7 @@ from resdeploy.calibration.graph.layers import Layer, bias_of, constants, layers
 from resdeploy.calibration.graph.placement import QuantPlan, plan
 from resdeploy.calibration.graph.qdq import QuantizedWeight, insert_qdq
 from resdeploy.calibration.observe.moments import Moments, in_passes
-from resdeploy.calibration.ranges.ranges import LARGEST_INT8, Range
+from resdeploy.calibration.ranges.ranges import LARGEST_INT8, Range, half_above
 from resdeploy.calibration.weights.bias_correction import corrected_bias
 from resdeploy.calibration.weights.gptq import gptq, gptq_bytes, nearest
 from resdeploy.calibration.weights.saturation import (
@@ -181,7 +181,8 @@ def integers_for(
 def _scale(layer: Layer, weight: Float32s, target: Target) -> Float32s:
     if target.saturates:
         return exact_scale(weight.reshape(layer.shape), layer.group)
-    return _step(np.abs(weight.reshape(len(weight), -1)).max(axis=1))
+    steps = _step(np.abs(weight.reshape(len(weight), -1)).max(axis=1))
+    return np.array([half_above(step) for step in steps.tolist()], np.float32)
 
 
 def _step(peak: Float32s) -> Float32s:

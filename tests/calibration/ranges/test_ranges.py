@@ -14,6 +14,7 @@ from resdeploy.calibration.ranges.ranges import (
     StoredRanges,
     affine_uint8,
     check_covers,
+    half_above,
     read_ranges,
     stale_reason,
     symmetric_scale,
@@ -96,3 +97,15 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_ranges_of_another_graph() -> None:
     with pytest.raises(CalibrationError, match="no range for 1 of 2 tensors, first 'b'"):
         check_covers({"a": Range(0, 1)}, ("a", "b"), "ranges.json")
+
+
+@given(st.floats(6.2e-5, 6e4))
+def test_the_half_above_a_scale_is_the_next_one(scale: float) -> None:
+    above = half_above(scale)
+    assert above == float(np.float16(above))
+    assert float(np.nextafter(np.float16(above), np.float16(0))) < scale <= above
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 6e-6, 65504.1, 1e30])
+def test_a_scale_that_half_holds_badly_stays(scale: float) -> None:
+    assert half_above(scale) == scale
