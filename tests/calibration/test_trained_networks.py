@@ -48,13 +48,20 @@ def evaluated(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-# Limits are the figures of an x86 without VNNI, less 1 dB.
-def _check(report: QuantizeReport, least_agreement: float, least_db: dict[str, float]) -> None:
+# Limits are the figures of an x86 without VNNI, less 1 dB. `most_points` limits the drop of top-1
+# by the logits: of 93 images too few answers flip to be counted.
+def _check(
+    report: QuantizeReport,
+    least_agreement: float,
+    least_db: dict[str, float],
+    most_points: float = 0.3,
+) -> None:
     assert not report.refused
     for variant, db in least_db.items():
         figures = report.accuracy[variant]
         assert figures["sqnr_db"] >= db, variant
         assert figures["agreement"] >= least_agreement, variant
+        assert abs(figures["drop_calibrated"]) <= most_points, variant
         recipe = report.calibration["recipes"].get(variant, {"float": []})
         assert not recipe["float"], variant
 
@@ -89,7 +96,7 @@ def test_resnet20_without_images(shared_data: Path, tmp_path: Path) -> None:
     ).bundle
     report = quantize(bundle, None, data=shared_data / "cifar10" / "val")
     assert report.accuracy["int8"]["images"] == 1000
-    _check(report, 96.0, {"int8": 23.5, "int8-cpu": 24.7})
+    _check(report, 96.0, {"int8": 23.5, "int8-cpu": 24.7}, most_points=0.6)
 
 
 def test_black_images_are_unfamiliar_and_flowers_are_not(resnet18: Path, shared_data: Path) -> None:
