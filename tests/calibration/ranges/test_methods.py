@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from resdeploy.calibration.ranges.methods import METHODS, choose_range
+from resdeploy.calibration.ranges.methods import CUT_OFF_WEIGHT, METHODS, choose_range
 from resdeploy.calibration.ranges.observers import Histogram
 from resdeploy.calibration.ranges.ranges import Range, affine_uint8, symmetric_scale
 from resdeploy.deploy.arrays import Float32s
@@ -20,13 +20,16 @@ def _histogram(values: Float32s) -> Histogram:
 
 
 def _squared_error(values: Float32s, chosen: Range, grid: Grid) -> float:
+    """The mean squared error, `CUT_OFF_WEIGHT` times where a value lies beyond the grid."""
     if grid == "int8":
-        scale = float(symmetric_scale(chosen))
-        rounded = np.rint(values / scale).clip(-128, 127) * scale
+        scale, zero, least = float(symmetric_scale(chosen)), 0, -128
     else:
         step, zero = affine_uint8(chosen)
-        rounded = ((np.rint(values / step) + zero).clip(0, 255) - zero) * step
-    return float(((rounded - values) ** 2).mean())
+        scale, least = float(step), 0
+    rounded = ((np.rint(values / scale) + zero).clip(least, least + 255) - zero) * scale
+    level = values / scale + zero
+    weight = np.where((level < least) | (level > least + 255), CUT_OFF_WEIGHT, 1)
+    return float((weight * (rounded - values) ** 2).mean())
 
 
 def _distributions() -> dict[str, Float32s]:
