@@ -139,7 +139,7 @@ max_wait_option = click.option(
     type=FiniteRange(min=0),
     default=SERVED_WAIT_MS,
     show_default=True,
-    help="How long a request waits for others to share its inference; serve waits on a GPU only.",
+    help="How long a request waits for others to share its inference.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")

@@ -5,10 +5,9 @@ A worker takes a batch as soon as `max_batch` rows wait, or when the oldest of t
 of arrival. One that was cancelled or has expired leaves before the inference; when a batch fails,
 each of its requests is run alone, so that one cannot spoil its neighbours.
 
-On a CPU no row waits for others while a core has nothing to do. Those that find all cores at work
-are spread over the workers, one for each core: each takes its share of what is left (guided
-self-scheduling: Polychronopoulos and Kuck, 1987), but no more than what makes a row cheapest, which
-is learned. On a GPU they stay together.
+On a CPU the rows that wait are spread over all workers, one for each core: each takes its share of
+what is left (guided self-scheduling: Polychronopoulos and Kuck, 1987), but no more than what makes
+a row cheapest, which is learned. On a GPU they stay together.
 """
 
 import heapq
@@ -39,7 +38,7 @@ class BatchRules:
 
     Attributes:
         max_batch: rows of one inference.
-        max_wait_s: how long the first row waits for others; with `spread` it does not.
+        max_wait_s: how long the first row waits for others.
         max_pending: rows that may wait; beyond it a request is refused at once.
         workers: inferences that run at the same time.
         spread: whether waiting rows are divided among the workers.
@@ -142,6 +141,7 @@ class Batcher:
         self._rows = 0
         self._row_s = 0.0
         self._share = Share(rules.max_batch)
+        self._due = -1  # requests up to this number have waited long enough
         self._closed = False
         self._numbers = itertools.count()
         self._threads = [
@@ -243,7 +243,7 @@ class Batcher:
     def _left_s(self) -> float:
         """How long a batch of what waits may still wait for more."""
         first = next(iter(self._waiting))  # in order of arrival
-        if self._closed or self.rules.spread or self._rows >= self.rules.max_batch:
+        if self._closed or first <= self._due or self._rows >= self.rules.max_batch:
             return 0.0
         return self._waiting[first].submitted_s + self.rules.max_wait_s - time.monotonic()
 
@@ -252,6 +252,7 @@ class Batcher:
         if self.rules.spread:
             waiting = math.ceil(self._rows / self.rules.workers)
             most = min(most, waiting if waiting == 1 else min(waiting, self._share.next()))
+            self._due = next(reversed(self._waiting))  # the other shares go at once
         batch: list[_Entry] = []
         rows = 0
         while self._heap:

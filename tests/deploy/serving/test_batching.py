@@ -179,16 +179,13 @@ def test_on_a_cpu_waiting_rows_are_spread_over_all_workers() -> None:
     gate = _Gate()
     rules = BatchRules(max_batch=8, max_wait_s=_WAIT_S, workers=2, spread=True)
     with _batcher(gate, rules) as batcher:
-        first = []
-        for _ in range(2):  # alone, at once, and none has ended
-            first.append(batcher.submit(_rows(9)))
-            assert gate.begun.acquire(timeout=_WAIT_S)
         futures = [batcher.submit(_rows(value)) for value in range(8)]
+        for _ in range(2):  # both have begun, none has ended
+            assert gate.begun.acquire(timeout=_WAIT_S)
         gate.open.set()
-        answers = [future.result(_WAIT_S) for future in [*futures, *first]]
-    assert list(map(len, gate.batches[:2])) == [1, 1]
-    assert list(map(len, gate.batches[2:])) == [4, 2, 1, 1]  # half of what is left, rounded up
-    assert [answer.logits.item() for answer in answers[:8]] == [2 * v + 1 for v in range(8)]
+        answers = [future.result(_WAIT_S) for future in futures]
+    assert list(map(len, gate.batches)) == [4, 2, 1, 1]  # half of what is left, rounded up
+    assert [answer.logits.item() for answer in answers] == [2 * v + 1 for v in range(8)]
 
 
 @pytest.mark.parametrize(
