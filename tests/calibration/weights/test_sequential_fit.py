@@ -29,6 +29,11 @@ def _batches(model: onnx.ModelProto, images: int, seed: int = 5) -> list[Float32
     return np.split(smooth, max(1, images // 8))
 
 
+@pytest.fixture
+def model(float_graph: Graphs) -> onnx.ModelProto:
+    return with_biases(float_graph("cifar_resnet8"))
+
+
 def _draft(model: onnx.ModelProto, target: Target = TENSORRT) -> Draft:
     batches = _batches(model, 32)
     observed = gather(model, lambda: batches, 32, threads=1)
@@ -38,8 +43,7 @@ def _draft(model: onnx.ModelProto, target: Target = TENSORRT) -> Draft:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_fit_helps_on_other_images(float_graph: Graphs, target: Target) -> None:
-    model = with_biases(float_graph("cifar_resnet8"))
+def test_the_fit_helps_on_other_images(model: onnx.ModelProto, target: Target) -> None:
     draft = _draft(model, target)
     # Ranges that saturate: an error that depends on the signal, which the fit can take out.
     tight = {t: Range(r.low * 0.5, r.high * 0.5) for t, r in draft.ranges.items()}
@@ -56,9 +60,8 @@ def test_the_fit_helps_on_other_images(float_graph: Graphs, target: Target) -> N
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_logits_of_the_fitted_images_have_the_float_mean(
-    float_graph: Graphs, target: Target
+    model: onnx.ModelProto, target: Target
 ) -> None:
-    model = with_biases(float_graph("cifar_resnet8"))
     batches = _batches(model, 32)
     draft = _draft(model, target)
     expected = logits(model.SerializeToString(), "fp32", batches, 1)
@@ -71,9 +74,8 @@ def test_the_logits_of_the_fitted_images_have_the_float_mean(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_logits_of_the_fitted_images_have_the_float_size(
-    float_graph: Graphs, target: Target
+    model: onnx.ModelProto, target: Target
 ) -> None:
-    model = with_biases(float_graph("cifar_resnet8"))
     batches = _batches(model, 32)
     draft = _draft(model, target)
     coarse = {t: Range(r.low * 8, r.high * 8) for t, r in draft.ranges.items()}

@@ -24,17 +24,21 @@ def test_metadata_name_what_goes_in_and_comes_out(
         }
 
 
-def test_versions_are_those_that_answer(
-    make_service: Callable[..., Service],
-    write_bundle: Callable[..., Path],
-    identity: Float32s,
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def write_version(
+    write_bundle: Callable[..., Path], identity: Float32s, tmp_path: Path
+) -> Callable[[str], Path]:
+    """Writes a version of the model "colours" and gives its bundle."""
     folder = tmp_path / "colours"
     folder.mkdir()
-    for version in ("2", "10"):
-        write_bundle(folder / version, {"fp32": identity})
-    repository = make_service([folder]).repository
+    return lambda version: write_bundle(folder / version, {"fp32": identity})
+
+
+def test_versions_are_those_that_answer(
+    make_service: Callable[..., Service], write_version: Callable[[str], Path]
+) -> None:
+    write_version("2")
+    repository = make_service([write_version("10").parent]).repository
     assert versions_of(repository, "colours") == ["2", "10"]
     assert versions_of(repository, "other") == []
     repository.unload("colours")
@@ -42,15 +46,10 @@ def test_versions_are_those_that_answer(
 
 
 def test_what_changes_is_told_once(
-    make_service: Callable[..., Service],
-    write_bundle: Callable[..., Path],
-    identity: Float32s,
-    tmp_path: Path,
+    make_service: Callable[..., Service], write_version: Callable[[str], Path]
 ) -> None:
-    folder = tmp_path / "colours"
-    folder.mkdir()
-    first = write_bundle(folder / "1", {"fp32": identity})
-    repository = make_service([folder]).repository
+    first = write_version("1")
+    repository = make_service([first.parent]).repository
     seen = [news(repository)]
 
     def fresh() -> list[str]:
@@ -60,7 +59,7 @@ def test_what_changes_is_told_once(
     assert [*seen[0].values()] == ["ready: colours version 1, fp32 on ort-cpu"] and fresh() == []
     repository.load("colours")  # anew
     assert fresh() == ["ready: colours version 1, fp32 on ort-cpu"]
-    second = write_bundle(folder / "2", {"fp32": identity})
+    second = write_version("2")
     for bundle in (first, second):
         (bundle / "fp32.onnx").write_bytes(b"")
     with pytest.raises(Refusal):
