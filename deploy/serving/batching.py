@@ -251,7 +251,7 @@ class Batcher:
         most = self.rules.max_batch
         if self.rules.spread:
             waiting = math.ceil(self._rows / self.rules.workers)
-            most = min(most, waiting if waiting == 1 else min(waiting, self._share.next()))
+            most = 1 if waiting == 1 else min(waiting, self._share.next())
             self._due = next(reversed(self._waiting))  # the other shares go at once
         batch: list[_Entry] = []
         rows = 0
