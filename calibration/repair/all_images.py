@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from resdeploy.calibration.observe.gather import Observations, gather_more
-from resdeploy.calibration.repair.ladder import RepairState
+from resdeploy.calibration.repair.ladder import RepairState, as_step
 from resdeploy.calibration.repair.recipes import (
     DraftCache,
     Measurements,
@@ -68,10 +68,7 @@ def _fitting(measurements: Measurements) -> Sequence[Float32s]:
 
 
 def _again(measurements: Measurements, cache: DraftCache, state: RepairState) -> RepairState:
-    step = f"{state.draft.target.variant}: fitting to all images"
-    named = replace(
-        measurements, progress=lambda _, done, total: measurements.progress(step, done, total)
-    )
+    named = as_step(measurements, f"{state.draft.target.variant}: fitting to all images")
     draft = build(named, cache, state.draft.target, state.recipe)
     cache.keep_only(state.draft.target, state.recipe)
     better = judge(measurements, draft).sqnr_db >= state.score.sqnr_db

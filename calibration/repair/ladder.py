@@ -102,15 +102,15 @@ def repair_variant(
         if rung in tried or budget.met(state.score, _COSTS.get(rung, "free")):
             continue
         if rung != "ranges" or other_ranges:
-            named = _as_step(measurements, _step_name(state, rung))
+            named = as_step(measurements, _step_name(state, rung))
             state = _try(named, cache, state, rung, propose(named, cache, state))
     if not budget.met(state.score, "costly"):
-        named = _as_step(measurements, _step_name(state, "float"))
+        named = as_step(measurements, _step_name(state, "float"))
         state = _leave_float(named, cache, with_shares(named, state), budget)
     return state
 
 
-def _as_step(measurements: Measurements, step: str) -> Measurements:
+def as_step(measurements: Measurements, step: str) -> Measurements:
     """The same, with all progress reported as that of one step."""
     progress = measurements.progress
     return replace(measurements, progress=lambda _, done, total: progress(step, done, total))
@@ -126,7 +126,7 @@ def first_draft(
     """The foot of the ladder: ranges by one method, GPTQ rounding, analytic bias correction."""
     recipe = Recipe(method)
     step = f"{target.variant}: rounding weights"
-    draft = build(_as_step(measurements, step), cache, target, recipe)
+    draft = build(as_step(measurements, step), cache, target, recipe)
     return RepairState(draft, recipe, judge(measurements, draft))
 
 
