@@ -128,12 +128,11 @@ def _matched(
     """The layer's weight and bias that give it the statistics `known`."""
     weight = layer.rows(values[layer.weight])
     bias = bias_of(layer, values)
-    mean = np.einsum("gok,gk->go", weight, moments.mean).ravel() + bias
-    covariance = moments.covariance
-    if covariance is None:
+    mean, variance = moments.of_outputs(weight)
+    mean = mean + bias
+    if variance is None:
         stretch = np.ones_like(mean)
     else:
-        variance = ((weight @ covariance) * weight).sum(axis=2).ravel()
         least = known.std / _LARGEST_STRETCH
         stretch = known.std / np.sqrt(variance.clip(0)).clip(np.where(least > 0, least, 1))
     column = stretch.reshape(-1, *[1] * (values[layer.weight].ndim - 1))

@@ -82,12 +82,10 @@ def _compared(
     """Distance and spread of one layer; a spread of NaN where its covariance is not kept."""
     alive = known.std > _DEAD * known.std.max()
     weight = layer.rows(values[layer.weight])
-    mean = np.einsum("gok,gk->go", weight, moments.mean).ravel() + bias_of(layer, values)
-    shift = (mean - known.mean)[alive] / known.std[alive]
+    mean, variance = moments.of_outputs(weight)
+    shift = (mean + bias_of(layer, values) - known.mean)[alive] / known.std[alive]
     distance = float(np.sqrt(np.mean(shift**2)))
-    covariance = moments.covariance
-    if covariance is None:
+    if variance is None:
         return distance, float("nan")
-    variance = ((weight.astype(covariance.dtype) @ covariance) * weight).sum(axis=2).ravel()
     spread = np.sqrt(variance.clip(0))[alive] / known.std[alive]
     return distance, float(np.median(spread))

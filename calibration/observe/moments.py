@@ -87,6 +87,15 @@ class Moments:
             covariance[:, rows] = seen - rest[:, rows, None] * rest[:, None, :]
         return covariance
 
+    def of_outputs(self, weight: Floats) -> tuple[Float64s, Floats | None]:
+        """Mean and variance (C_out,) of W·u for W (group, rows, K); None where C is not kept."""
+        mean = np.einsum("gok,gk->go", weight, self.mean).ravel()
+        covariance = self.covariance
+        if covariance is None:
+            return mean, None
+        spread = weight.astype(covariance.dtype, copy=False) @ covariance
+        return mean, (spread * weight).sum(axis=2).ravel()
+
 
 def gram(patches: Float32s) -> Float32s:
     """U·Uᵀ of every group, (group, K, K), for U (group, K, samples)."""
