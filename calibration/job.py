@@ -127,6 +127,11 @@ class Job:
         return len(self.calibrate.paths) + len(held)
 
     @property
+    def measured(self) -> int:
+        """Number of images that what is written was measured on."""
+        return self.images if self.refits else len(self.calibrate.paths)
+
+    @property
     def labelled(self) -> bool:
         """Whether the true classes of the data are known."""
         return self.data is not None and self.data.truth is not None

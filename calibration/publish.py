@@ -86,8 +86,7 @@ def _write(folder: Path, job: Job, outcome: Outcome) -> Manifest:
         for target, state in outcome.states.items()
     }
     with replaced_file(folder / RANGES) as temporary:
-        images = job.images if job.refits else len(job.calibrate.paths)
-        write_ranges(temporary, StoredRanges(job.key, images, ranges))
+        write_ranges(temporary, StoredRanges(job.key, job.measured, ranges))
     job.progress("measuring each layer for the report", 0, 0)
     return_freed_memory()
     _write_report(folder, outcome)

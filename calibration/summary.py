@@ -19,7 +19,7 @@ def summary(
 ) -> dict[str, Any]:
     """Plain values; `states` tell how each target was quantized, `found` what came of it."""
     return {
-        "images": job.images if job.refits else len(job.calibrate.paths),
+        "images": job.measured,
         "held_back": job.images - len(job.calibrate.paths),
         "refit": job.refits,
         "method": states[TENSORRT].recipe.method,

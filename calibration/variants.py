@@ -82,8 +82,8 @@ def make_variants(job: Job, notes: list[str], started: float) -> QuantizeReport:
     made = _made(job, measurements, cache, states, partial(measure_graphs, job, held=held))
     states, refused = _refused(job, made.measurements, made.states, made.found.accuracy)
     reference = better_reference(job, held)
-    notes = [*notes, *_about_observed(job, measurements.observed), *reading.notes(), *made.notes]
-    notes += about_reference(job, reference)
+    notes = [*notes, *_about_observed(job, made.measurements.observed), *reading.notes()]
+    notes += [*made.notes, *about_reference(job, reference)]
     calibration = {
         **summary(job, measurements, states, made.found),
         "seconds": round(time.monotonic() - started, 1),

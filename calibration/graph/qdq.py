@@ -99,7 +99,7 @@ def insert_qdq(
         building.nodes.append(_rewire(building, node))
         for tensor in node.output:
             _quantize_activation(building, tensor, grids)
-    return halve_quantized(_assemble(model, building)) if half else _assemble(model, building)
+    return _assemble(model, building, half=half)
 
 
 def _check_form(
@@ -239,7 +239,7 @@ def rescale(weight: QuantizedWeight, scale: Float32s) -> QuantizedWeight:
     return QuantizedWeight(values, scale)
 
 
-def _assemble(model: onnx.ModelProto, building: _QdqGraph) -> onnx.ModelProto:
+def _assemble(model: onnx.ModelProto, building: _QdqGraph, *, half: bool) -> onnx.ModelProto:
     """The model around the new nodes: unused initializers left out, old ones before new ones."""
     used = {tensor for node in building.nodes for tensor in node.input}
     graph = onnx.GraphProto(name=model.graph.name)
@@ -260,4 +260,4 @@ def _assemble(model: onnx.ModelProto, building: _QdqGraph) -> onnx.ModelProto:
     )
     result.opset_import.extend(model.opset_import)
     result.metadata_props.extend(model.metadata_props)
-    return result
+    return halve_quantized(result) if half else result
